@@ -1,0 +1,327 @@
+//! Who owns calls now: the members of the fleet under one generation number, with a digest.
+
+use std::fmt;
+use std::hash::Hasher;
+use std::net::{IpAddr, SocketAddr};
+
+use siphasher::sip128::{Hasher128, SipHasher24};
+
+use crate::{Incarnation, InstanceId, Tier};
+
+/// Rows of the table unless told otherwise (2¹⁸).
+pub const ROWS_DEFAULT: u32 = 1 << 18;
+/// The most rows a node takes: the table must fit a cache hierarchy, not a disk.
+pub const ROWS_MAX: u32 = 1 << 22;
+/// The weight of a member that takes an ordinary share.
+pub const WEIGHT_NORMAL: u16 = 100;
+
+/// One worker of a proxy: an address that calls can be given to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Member {
+    pub instance: InstanceId,
+    pub worker: u16,
+    pub incarnation: Incarnation,
+    pub address: SocketAddr,
+    /// Share of the calls, relative to the others; [`WEIGHT_NORMAL`] is one full share.
+    pub weight: u16,
+}
+
+/// One balancer: the address that proxies use and the one that clients see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BalancerMember {
+    pub instance: InstanceId,
+    pub incarnation: Incarnation,
+    pub internal: SocketAddr,
+    pub advertised: SocketAddr,
+}
+
+/// Orders generations: the fence of the manager's lease first, then its counter. Written `3.17`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GenerationNumber {
+    pub fence: u64,
+    pub counter: u64,
+}
+
+impl fmt::Display for GenerationNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.fence, self.counter)
+    }
+}
+
+/// The members of one generation, before they get a number and a digest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Members {
+    /// They own the calls.
+    pub proxies: Vec<Member>,
+    /// Alive and draining: their Vias are known, they own nothing.
+    pub retired: Vec<Member>,
+    pub balancers: Vec<BalancerMember>,
+}
+
+/// One generation of the fleet's membership (DESIGN §4.1). Lists are sorted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Membership {
+    pub generation: GenerationNumber,
+    /// Over everything else in here; tells two contents under one number apart.
+    pub digest: u64,
+    /// Rows of the table, a power of two.
+    pub rows: u32,
+    /// The owners.
+    pub proxies: Vec<Member>,
+    /// Still alive, draining: their Vias are known, they own nothing.
+    pub retired: Vec<Member>,
+    pub balancers: Vec<BalancerMember>,
+}
+
+impl Membership {
+    /// Sorts the members and computes the digest.
+    #[must_use]
+    pub fn new(generation: GenerationNumber, rows: u32, members: Members) -> Self {
+        let Members { mut proxies, mut retired, mut balancers } = members;
+        proxies.sort_unstable();
+        retired.sort_unstable();
+        balancers.sort_unstable();
+        let mut made = Self { generation, digest: 0, rows, proxies, retired, balancers };
+        made.digest = made.computed_digest();
+        made
+    }
+
+    /// Whether the digest is that of the content.
+    #[must_use]
+    pub fn verify_digest(&self) -> bool {
+        self.digest == self.computed_digest()
+    }
+
+    /// The content without number and digest; equal content needs no new generation.
+    #[must_use]
+    pub fn members(&self) -> Members {
+        Members {
+            proxies: self.proxies.clone(),
+            retired: self.retired.clone(),
+            balancers: self.balancers.clone(),
+        }
+    }
+
+    /// The worker at this address, owners before the retired.
+    #[must_use]
+    pub fn proxy_at(&self, address: SocketAddr) -> Option<&Member> {
+        self.every_proxy().find(|member| member.address == address)
+    }
+
+    /// This worker in this life, owners before the retired.
+    #[must_use]
+    pub fn proxy(
+        &self,
+        instance: InstanceId,
+        worker: u16,
+        incarnation: Incarnation,
+    ) -> Option<&Member> {
+        self.every_proxy().find(|member| {
+            (member.instance, member.worker, member.incarnation) == (instance, worker, incarnation)
+        })
+    }
+
+    /// The balancer with this internal or advertised address.
+    #[must_use]
+    pub fn balancer_at(&self, address: SocketAddr) -> Option<&BalancerMember> {
+        self.balancers.iter().find(|one| one.internal == address || one.advertised == address)
+    }
+
+    #[must_use]
+    pub fn balancer(&self, instance: InstanceId) -> Option<&BalancerMember> {
+        self.balancers.iter().find(|one| one.instance == instance)
+    }
+
+    /// Whether a member has this IP address, whatever the port: workers send from their own ports,
+    /// streams from any.
+    #[must_use]
+    pub fn has_ip(&self, ip: IpAddr) -> bool {
+        self.every_proxy().any(|member| member.address.ip() == ip)
+            || self.balancers.iter().any(|one| one.internal.ip() == ip)
+    }
+
+    /// Owners, then the retired.
+    pub fn every_proxy(&self) -> impl Iterator<Item = &Member> {
+        self.proxies.iter().chain(&self.retired)
+    }
+
+    /// Whether this one can be used at all, by a node that has none yet.
+    ///
+    /// # Errors
+    ///
+    /// [`StaleGeneration`] if it has no owners, a wrong digest or a row count that is no power of
+    /// two. None is worth retrying unchanged.
+    pub fn validate(&self) -> Result<(), StaleGeneration> {
+        if !self.verify_digest() {
+            return Err(StaleGeneration::WrongDigest { offered: self.generation });
+        }
+        if self.proxies.is_empty() {
+            return Err(StaleGeneration::Empty { offered: self.generation });
+        }
+        if !self.rows.is_power_of_two() || self.rows > ROWS_MAX {
+            return Err(StaleGeneration::Rows { rows: self.rows });
+        }
+        Ok(())
+    }
+
+    /// Whether a node that holds `self` may take `newer`. The very same one again is fine.
+    ///
+    /// # Errors
+    ///
+    /// As [`validate`](Self::validate); and an older one, or the same number with another digest.
+    pub fn accepts(&self, newer: &Self) -> Result<(), StaleGeneration> {
+        newer.validate()?;
+        let (have, offered) = (self.generation, newer.generation);
+        if offered < have {
+            return Err(StaleGeneration::Older { have, offered });
+        }
+        if offered == have && newer.digest != self.digest {
+            return Err(StaleGeneration::SameNumberOtherDigest { have });
+        }
+        Ok(())
+    }
+
+    fn computed_digest(&self) -> u64 {
+        // A fixed key: this guards against mistakes and mixed-up managers, not against forgers,
+        // who are kept out by the node's token.
+        let mut hasher = SipHasher24::new_with_keys(0x7369_7063_6c6f_7564, 0x6d65_6d62_6572_7331);
+        hasher.write(&self.generation.fence.to_be_bytes());
+        hasher.write(&self.generation.counter.to_be_bytes());
+        hasher.write(&self.rows.to_be_bytes());
+        for list in [&self.proxies, &self.retired] {
+            hasher.write(&(list.len() as u64).to_be_bytes());
+            for member in list {
+                write_instance(&mut hasher, member.instance, member.incarnation);
+                hasher.write(&member.worker.to_be_bytes());
+                write_address(&mut hasher, member.address);
+                hasher.write(&member.weight.to_be_bytes());
+            }
+        }
+        hasher.write(&(self.balancers.len() as u64).to_be_bytes());
+        for balancer in &self.balancers {
+            write_instance(&mut hasher, balancer.instance, balancer.incarnation);
+            write_address(&mut hasher, balancer.internal);
+            write_address(&mut hasher, balancer.advertised);
+        }
+        hasher.finish128().h1
+    }
+}
+
+fn write_instance(hasher: &mut SipHasher24, instance: InstanceId, incarnation: Incarnation) {
+    let tier: u8 = match instance.tier {
+        Tier::LoadBalancer => 1,
+        Tier::Proxy => 2,
+        Tier::Store => 3,
+    };
+    hasher.write(&[tier]);
+    hasher.write(&instance.slot.to_be_bytes());
+    hasher.write(&incarnation.0.to_be_bytes());
+}
+
+fn write_address(hasher: &mut SipHasher24, address: SocketAddr) {
+    match address.ip() {
+        IpAddr::V4(ip) => {
+            hasher.write(&[4]);
+            hasher.write(&ip.octets());
+        }
+        IpAddr::V6(ip) => {
+            hasher.write(&[6]);
+            hasher.write(&ip.octets());
+        }
+    }
+    hasher.write(&address.port().to_be_bytes());
+}
+
+/// A generation that a node must not take.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StaleGeneration {
+    #[error("generation {offered} is older than {have}")]
+    Older { have: GenerationNumber, offered: GenerationNumber },
+    #[error("generation {have} is known with another digest")]
+    SameNumberOtherDigest { have: GenerationNumber },
+    #[error("generation {offered} has no owners")]
+    Empty { offered: GenerationNumber },
+    #[error("the digest of generation {offered} does not match its content")]
+    WrongDigest { offered: GenerationNumber },
+    #[error("{rows} rows: expected a power of two up to {ROWS_MAX}")]
+    Rows { rows: u32 },
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn member(slot: u16) -> Member {
+        Member {
+            instance: InstanceId::proxy(slot),
+            worker: 0,
+            incarnation: Incarnation(1),
+            address: SocketAddr::from((Ipv4Addr::new(127, 0, 20, slot.to_be_bytes()[1]), 5060)),
+            weight: WEIGHT_NORMAL,
+        }
+    }
+
+    fn generation(counter: u64, slots: &[u16]) -> Membership {
+        let proxies = slots.iter().map(|&slot| member(slot)).collect();
+        let members = Members { proxies, ..Members::default() };
+        Membership::new(GenerationNumber { fence: 1, counter }, ROWS_DEFAULT, members)
+    }
+
+    /// A node holding 1.5 is offered others; only newer content, or the same again, is taken.
+    #[test]
+    fn only_newer_generations_with_owners_are_accepted() {
+        let have = generation(5, &[1, 2]);
+        let mut forged = generation(6, &[1, 2]);
+        forged.rows = 1 << 10;
+        let mut odd = generation(6, &[1]);
+        odd.rows = 1000;
+        odd.digest = odd.computed_digest();
+        let number = |counter| GenerationNumber { fence: 1, counter };
+        let table = [
+            ("newer", generation(6, &[1]), Ok(())),
+            ("the same again", generation(5, &[2, 1]), Ok(())),
+            (
+                "older",
+                generation(4, &[1, 2]),
+                Err(StaleGeneration::Older { have: number(5), offered: number(4) }),
+            ),
+            (
+                "same number, other content",
+                generation(5, &[1]),
+                Err(StaleGeneration::SameNumberOtherDigest { have: number(5) }),
+            ),
+            ("empty", generation(6, &[]), Err(StaleGeneration::Empty { offered: number(6) })),
+            ("forged", forged, Err(StaleGeneration::WrongDigest { offered: number(6) })),
+            ("odd rows", odd, Err(StaleGeneration::Rows { rows: 1000 })),
+        ];
+        for (name, offered, expected) in table {
+            assert_eq!(have.accepts(&offered), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_higher_fence_wins_over_a_higher_counter() {
+        let mut newer = generation(1, &[1]);
+        newer.generation.fence = 2;
+        newer.digest = newer.computed_digest();
+        assert_eq!(generation(900, &[1]).accepts(&newer), Ok(()));
+    }
+
+    /// The digest is compared between processes of different builds, so its value is pinned.
+    #[test]
+    fn the_digest_is_pinned() {
+        assert_eq!(generation(1, &[1, 2]).digest, 10_119_853_409_265_132_942);
+    }
+
+    #[test]
+    fn a_retired_worker_is_still_found() {
+        let members =
+            Members { proxies: vec![member(1)], retired: vec![member(2)], balancers: Vec::new() };
+        let membership = Membership::new(GenerationNumber::default(), 1, members);
+        assert_eq!(membership.proxy_at(member(2).address), Some(&member(2)));
+        assert!(membership.proxy(InstanceId::proxy(2), 0, Incarnation(2)).is_none());
+        assert!(membership.has_ip(member(2).address.ip()));
+    }
+}
