@@ -1,1 +1,58 @@
-fn main() {}
+//! `cargo xtask`: what the repository does to itself: its checks, and tools that only developers need.
+
+mod ci;
+mod house;
+mod tidy;
+mod torture;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Checks and developer tools of this repository")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Everything that must hold before a change lands: format, lints, tidy, tests, doctests.
+    Ci,
+    /// Checks the style that no compiler checks: floors, citations, sizes, words, promises.
+    Tidy,
+    /// Replays a folder of raw messages (with an index.json) against a SIP element and says which
+    /// verdicts hold.
+    Torture {
+        /// Folder with index.json and the messages.
+        directory: PathBuf,
+        /// Address of the element, IP:PORT.
+        address: std::net::SocketAddr,
+        /// Address to send from and to listen on, at ports 5060, 5050 and 5070.
+        #[arg(long, default_value = "127.0.99.1")]
+        from: IpAddr,
+        /// How long to wait for the answer to one message, in milliseconds.
+        #[arg(long, default_value_t = 400)]
+        wait_ms: u64,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().task {
+        Task::Ci => ci::run(),
+        Task::Tidy => tidy::run(),
+        Task::Torture { directory, address, from, wait_ms } => {
+            torture::run(&torture::Plan { directory, address, from, wait_ms })
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
