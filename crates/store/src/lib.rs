@@ -17,22 +17,30 @@
 //! # Reading order
 //!
 //! `location` and `credential` (the words) → `query` (the seam) → `memory` (the smallest driver) →
-//! `contract` (what every driver owes) → `health`, `limits`, `error`.
+//! `contract` (what every driver owes) → `ledger` (book-keeping they share) → `blocking` (for the
+//! command line) → `health`, `limits`, `error`.
 
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
 )]
 
+pub mod blocking;
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
 pub mod credential;
 pub mod error;
 pub mod health;
+pub mod ledger;
 pub mod limits;
 pub mod location;
+pub mod memory;
 pub mod query;
 
+pub use blocking::Blocking;
 pub use credential::{Credential, CredentialKey};
 pub use error::StoreError;
 pub use health::{Latencies, QueryKind, StoreCounters, StoreHealth};
 pub use location::{Aor, Binding, BindingId, BindingKey, Registration, UnixMillis};
+pub use memory::MemoryStore;
 pub use query::{Answer, Completion, Query, Store, Ticket, Wake};

@@ -117,3 +117,25 @@ pub trait Store: Send {
     /// [`StoreError::Unavailable`]. May block for as long as one query may take.
     fn close(&mut self);
 }
+
+impl<S: Store + ?Sized> Store for Box<S> {
+    fn submit(&mut self, ticket: Ticket, query: Query) {
+        (**self).submit(ticket, query);
+    }
+
+    fn poll_completion(&mut self) -> Option<Completion> {
+        (**self).poll_completion()
+    }
+
+    fn health(&self) -> StoreHealth {
+        (**self).health()
+    }
+
+    fn counters(&self) -> StoreCounters {
+        (**self).counters()
+    }
+
+    fn close(&mut self) {
+        (**self).close();
+    }
+}
