@@ -1,0 +1,155 @@
+//! What the manager says about the fleet, and its journal.
+
+use std::net::SocketAddr;
+
+use fleet::InstanceId;
+use serde::{Deserialize, Serialize};
+
+use super::Generation;
+use crate::text;
+
+/// The fleet as the manager sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FleetStatus {
+    /// UNIX milliseconds of the round that this shows.
+    pub at_ms: u64,
+    pub manager: ManagerStatus,
+    #[serde(default)]
+    pub generation: Option<Generation>,
+    pub tiers: Vec<TierStatus>,
+    pub instances: Vec<InstanceStatus>,
+    pub dns: Vec<DnsRecord>,
+}
+
+/// The manager itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManagerStatus {
+    pub pid: u32,
+    pub started_at_ms: u64,
+    /// Rounds of observe, decide, act so far.
+    pub rounds_total: u64,
+    pub poll_interval_ms: u64,
+    /// Decisions are made and journaled, nothing is done.
+    pub dry_run: bool,
+    /// The numbers of instances stay as they are; broken ones are still replaced.
+    pub frozen: bool,
+}
+
+/// One tier.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TierStatus {
+    /// `balancer` or `proxy`.
+    pub tier: String,
+    pub load_cps: f64,
+    /// What the instances in service are trusted with together.
+    pub capacity_cps: f64,
+    pub in_service: u32,
+    pub starting: u32,
+    pub draining: u32,
+    /// In service, of which nothing was heard in the last round.
+    pub silent: u32,
+    pub desired: u32,
+    pub instances_min: u32,
+    pub instances_max: u32,
+    /// Why that many.
+    pub reason: String,
+}
+
+/// One instance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InstanceStatus {
+    #[serde(with = "text")]
+    pub instance: InstanceId,
+    /// A word of the instance's life: `requested`, `booting`, `configuring`, `ready`,
+    /// `in service`, `draining`, `terminated`, `failed`.
+    pub state: String,
+    pub machine: String,
+    pub sip: SocketAddr,
+    pub control: SocketAddr,
+    /// Whether it answered the last poll.
+    pub answers: bool,
+    #[serde(default)]
+    pub incarnation: Option<u32>,
+    #[serde(default)]
+    pub pid: Option<u32>,
+    pub created_at_ms: u64,
+    pub load_cps: f64,
+    /// Of one core.
+    pub cpu_percent: f64,
+    pub rss_bytes: u64,
+    pub network_bytes_per_s: f64,
+    pub server_transactions: u64,
+    pub streams_open: u64,
+    pub calls_total: u64,
+    #[serde(default)]
+    pub generation: Option<Generation>,
+    /// What it waits for, if anything.
+    pub note: String,
+}
+
+/// One balancer as clients find it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsRecord {
+    pub name: String,
+    pub address: SocketAddr,
+    pub priority: u16,
+    pub weight: u16,
+    pub ttl_s: u32,
+}
+
+/// One line of the journal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Counts up without gaps over restarts of the manager.
+    pub number: u64,
+    pub at_ms: u64,
+    pub kind: EventKind,
+    /// `balancer` or `proxy`, if it concerns one tier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "text::optional")]
+    pub instance: Option<InstanceId>,
+    /// What happened and why, for people.
+    pub text: String,
+    /// Of a decision: how many instances there should be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desired: Option<u32>,
+    /// Of a decision: how many were planned before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<u32>,
+    /// Of a decision: the tier's load, thousandths of a call per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_millicps: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// The manager started or stopped.
+    Manager,
+    /// The number of instances that a tier should have changed.
+    Decision,
+    /// Something was done.
+    Act,
+    /// Something was tried and failed; it is tried again.
+    Failure,
+    /// An instance changed its state.
+    Instance,
+}
+
+/// The answer to `GET /v1/events?after=N`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventsPage {
+    /// Oldest first.
+    pub events: Vec<Event>,
+    /// The number to ask for next.
+    pub last: u64,
+    /// Number of the oldest event that is still kept.
+    pub first_kept: u64,
+}
+
+/// Every refusal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    pub error: String,
+}
