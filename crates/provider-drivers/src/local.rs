@@ -1,0 +1,292 @@
+//! The local provider: a machine is a process of this computer on a loopback address of its own.
+//!
+//! Everything it knows lies in `DATA/instances/NAME`, so that the next manager adopts what the
+//! last one made. Machines outlive the manager.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use fleet::{InstanceId, Tier};
+use parking_lot::Mutex;
+use provider::{
+    Addresses, ComputeProvider, Machine, MachineId, MachineRequest, MachineState, ProviderError,
+};
+
+use crate::local_machine::{MachineFolder, MachineRecord};
+use crate::process::{ProcessIdentity, Signal, in_own_session};
+
+/// The request's file that the role starts from.
+const NODE_FILE: &str = "node.json";
+/// How often a stopping process is looked at.
+const STOP_POLL: Duration = Duration::from_millis(20);
+/// A killed process that is still there after this long hangs in the kernel.
+const KILL_WAIT: Duration = Duration::from_secs(5);
+
+/// How the local provider works; all of it comes from the configuration.
+#[derive(Clone, Debug)]
+pub struct LocalOptions {
+    /// Machines live in `DATA/instances`, logs of removed ones in `DATA/logs`.
+    pub data: PathBuf,
+    /// What a machine runs; it is called as `PROGRAM balancer --node node.json` in its folder,
+    /// and the request's arguments follow.
+    pub program: PathBuf,
+    pub addresses: AddressPlan,
+    /// A log longer than this is set aside when its machine starts.
+    pub log_bytes_max: u64,
+    /// Between SIGTERM and SIGKILL.
+    pub terminate_grace: Duration,
+}
+
+/// Which loopback address belongs to which slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressPlan {
+    /// The first two octets: `[127, 0]` gives 127.0.10.n to balancers and 127.0.20.n to proxies.
+    pub network: [u8; 2],
+    pub sip_port: u16,
+    pub control_port: u16,
+}
+
+impl AddressPlan {
+    /// Slots of one tier; an address octet holds no more.
+    pub const SLOT_MAX: u16 = 249;
+
+    /// Where a slot is reached; `None` beyond [`Self::SLOT_MAX`] and for tiers without addresses.
+    pub fn of(&self, instance: InstanceId) -> Option<Addresses> {
+        let ip = self.ip(instance)?;
+        Some(Addresses {
+            sip: SocketAddr::new(ip, self.sip_port),
+            control: SocketAddr::new(ip, self.control_port),
+        })
+    }
+
+    fn ip(&self, instance: InstanceId) -> Option<IpAddr> {
+        let tier = match instance.tier {
+            Tier::LoadBalancer => 10,
+            Tier::Proxy => 20,
+            Tier::Store => return None,
+        };
+        let slot = u8::try_from(instance.slot).ok()?;
+        let is_slot = (1..=Self::SLOT_MAX).contains(&instance.slot);
+        is_slot.then(|| self.octets(tier, slot))
+    }
+
+    /// Where the manager's own servers listen.
+    pub fn manager_ip(&self) -> IpAddr {
+        self.octets(10, 250)
+    }
+
+    fn octets(&self, tier: u8, slot: u8) -> IpAddr {
+        let [first, second] = self.network;
+        IpAddr::V4(Ipv4Addr::new(first, second, tier, slot))
+    }
+}
+
+/// Machines of this computer.
+pub struct LocalCompute {
+    options: LocalOptions,
+    instances: PathBuf,
+    logs: PathBuf,
+    /// Processes that this manager started, so that their exit codes are taken.
+    children: Mutex<HashMap<u32, Child>>,
+    /// One change at a time: creating and removing the same folder must not interleave.
+    changing: tokio::sync::Mutex<()>,
+}
+
+impl LocalCompute {
+    /// # Errors
+    ///
+    /// The data directory cannot be made or read.
+    pub fn new(options: LocalOptions) -> io::Result<Self> {
+        fs::create_dir_all(&options.data)?;
+        // Children are started in their own folders: relative paths would lead astray.
+        let data = options.data.canonicalize()?;
+        Ok(Self {
+            instances: data.join("instances"),
+            logs: data.join("logs"),
+            options: LocalOptions { data, ..options },
+            children: Mutex::new(HashMap::new()),
+            changing: tokio::sync::Mutex::new(()),
+        })
+    }
+
+    fn start(&self, request: &MachineRequest, folder: &MachineFolder) -> io::Result<()> {
+        let created_at_ms = folder.fill(&request.files)?;
+        let mut record = MachineRecord {
+            instance: request.instance.to_string(),
+            token: request.token.clone(),
+            created_at_ms,
+            process: None,
+        };
+        folder.write_record(&record)?;
+        let log = folder.open_log(self.options.log_bytes_max)?;
+        let mut command = Command::new(&self.options.program);
+        command
+            .args([request.instance.tier.name(), "--node", NODE_FILE])
+            .args(&request.arguments)
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let child = in_own_session(&mut command).spawn()?;
+        record.process = ProcessIdentity::of(child.id());
+        self.children.lock().insert(child.id(), child);
+        folder.write_record(&record)
+    }
+
+    /// Takes the exit codes of children that have ended.
+    fn reap(&self) {
+        self.children.lock().retain(|_, child| matches!(child.try_wait(), Ok(None)));
+    }
+
+    async fn stop(&self, process: &ProcessIdentity) -> Result<(), ProviderError> {
+        for (signal, wait) in
+            [(Signal::Terminate, self.options.terminate_grace), (Signal::Kill, KILL_WAIT)]
+        {
+            if !process.signal(signal).map_err(unavailable)? {
+                return Ok(());
+            }
+            let mut waited = Duration::ZERO;
+            while process.is_alive() && waited < wait {
+                tokio::time::sleep(STOP_POLL).await;
+                waited += STOP_POLL;
+            }
+            self.reap();
+            if !process.is_alive() {
+                return Ok(());
+            }
+        }
+        let why = format!("process {} did not end after SIGKILL", process.pid);
+        Err(ProviderError::Unavailable { why })
+    }
+
+    fn describe(&self, instance: InstanceId, folder: &MachineFolder) -> Option<Machine> {
+        let record = folder.record();
+        let is_running = folder.process(record.as_ref()).is_some();
+        Some(Machine {
+            id: machine_id(instance, record.as_ref().map_or("", |record| &record.token)),
+            instance,
+            state: if is_running { MachineState::Running } else { MachineState::Dead },
+            addresses: self.options.addresses.of(instance)?,
+            created_at_ms: record.map_or(0, |record| record.created_at_ms),
+        })
+    }
+}
+
+#[async_trait]
+impl ComputeProvider for LocalCompute {
+    fn addresses(&self, instance: InstanceId) -> Result<Addresses, ProviderError> {
+        self.options.addresses.of(instance).ok_or_else(|| {
+            let why = format!("the local network has slots 1 to {}", AddressPlan::SLOT_MAX);
+            ProviderError::NoPlace { instance, why }
+        })
+    }
+
+    async fn create(&self, request: &MachineRequest) -> Result<MachineId, ProviderError> {
+        let _one_change = self.changing.lock().await;
+        self.reap();
+        let instance = request.instance;
+        self.addresses(instance)?;
+        let folder = MachineFolder::new(&self.instances, instance);
+        let record = folder.record();
+        match &record {
+            Some(record) if record.token == request.token => {
+                return Ok(machine_id(instance, &request.token));
+            }
+            // A dead machine keeps its slot until it is terminated: its log may be wanted.
+            Some(_) => return Err(ProviderError::SlotTaken { instance }),
+            None if folder.process(None).is_some() => {
+                return Err(ProviderError::SlotTaken { instance });
+            }
+            None => folder.remove(&self.logs).map_err(unavailable)?,
+        }
+        match self.start(request, &folder) {
+            Ok(()) => Ok(machine_id(instance, &request.token)),
+            Err(error) => {
+                // Nothing half made stays behind, so that the next attempt starts afresh.
+                if folder.process(folder.record().as_ref()).is_none() {
+                    folder.remove(&self.logs).map_err(unavailable)?;
+                }
+                Err(unavailable(error))
+            }
+        }
+    }
+
+    async fn list(&self) -> Result<Vec<Machine>, ProviderError> {
+        self.reap();
+        let folders = machine_folders(&self.instances).map_err(unavailable)?;
+        Ok(folders.iter().filter_map(|(id, folder)| self.describe(*id, folder)).collect())
+    }
+
+    async fn terminate(&self, id: &MachineId) -> Result<(), ProviderError> {
+        let _one_change = self.changing.lock().await;
+        let Some((instance, token)) = instance_and_token(id) else {
+            return Ok(());
+        };
+        let folder = MachineFolder::new(&self.instances, instance);
+        let record = folder.record();
+        if record.as_ref().is_some_and(|record| record.token != token) {
+            // The slot belongs to a later machine; the one that was meant is gone.
+            return Ok(());
+        }
+        if let Some(process) = folder.process(record.as_ref()) {
+            self.stop(&process).await?;
+        }
+        self.reap();
+        folder.remove(&self.logs).map_err(unavailable)
+    }
+}
+
+/// The slot and the token together: a slot is used again, and an old id must not hit its heir.
+fn machine_id(instance: InstanceId, token: &str) -> MachineId {
+    MachineId::new(format!("{instance}/{token}"))
+}
+
+fn instance_and_token(id: &MachineId) -> Option<(InstanceId, &str)> {
+    let (instance, token) = id.as_str().split_once('/')?;
+    Some((instance.parse().ok()?, token))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+fn unavailable(error: io::Error) -> ProviderError {
+    ProviderError::Unavailable { why: error.to_string() }
+}
+
+/// Machines of a data directory that have a live process, whoever started them.
+///
+/// # Errors
+///
+/// The folder cannot be read.
+pub fn live_machines(data: &Path) -> io::Result<Vec<(InstanceId, ProcessIdentity)>> {
+    let folders = machine_folders(&data.join("instances"))?;
+    let live = |(instance, folder): (InstanceId, MachineFolder)| {
+        let process = folder.process(folder.record().as_ref())?;
+        Some((instance, process))
+    };
+    Ok(folders.into_iter().filter_map(live).collect())
+}
+
+/// Every folder below `instances` that is named like an instance, in the order of the names.
+fn machine_folders(instances: &Path) -> io::Result<Vec<(InstanceId, MachineFolder)>> {
+    let entries = match fs::read_dir(instances) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut folders: Vec<_> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let instance: InstanceId = entry.file_name().to_str()?.parse().ok()?;
+            Some((instance, MachineFolder::new(instances, instance)))
+        })
+        .collect();
+    folders.sort_by_key(|(instance, _)| *instance);
+    Ok(folders)
+}
+
+#[cfg(test)]
+mod tests;
