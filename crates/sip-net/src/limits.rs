@@ -20,3 +20,21 @@ pub const SEND_WAIT: Duration = Duration::from_millis(1);
 
 /// Bytes that a sender's arena keeps between batches; beyond, the memory is given back.
 pub const ARENA_BYTES_KEPT: usize = 1 << 20;
+/// Bytes asked of a stream in one read.
+pub(crate) const READ_BYTES: usize = 16 * 1024;
+
+/// Messages that one vectored write of a stream takes together.
+pub(crate) const WRITE_MESSAGES_MAX: usize = 16;
+
+/// Connections that may wait to be accepted; the kernel refuses more.
+pub(crate) const ACCEPT_BACKLOG: i32 = 1_024;
+
+/// How long accepting rests when the machine has no descriptor or memory left.
+pub(crate) const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// How long a connection that we close may take to deliver what is queued and to hear the peer's
+/// end of stream.
+pub(crate) const CLOSE_WAIT: Duration = Duration::from_secs(1);
+
+/// How long a connection stays open for an answer after a malformed message came on it.
+pub(crate) const MALFORMED_WAIT: Duration = Duration::from_secs(2);
