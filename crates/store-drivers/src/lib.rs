@@ -1,1 +1,108 @@
-//! To be written.
+//! The databases behind the location service and the credentials.
+//!
+//! # Where it sits
+//!
+//! Floor 3. Implements the seam of `store`; only the binary knows which driver it opens.
+//!
+//! # Invariants
+//!
+//! - Nothing of a database runs on a caller's thread but [`open`] and `close`.
+//! - Every ticket gets exactly one completion: from a locked, missing or damaged file too, and when
+//!   the handle is closed.
+//! - A file that was locked, missing or replaced is served again without a restart.
+//! - All drivers pass one suite, `store::contract`.
+//!
+//! # Reading order
+//!
+//! `sqlite` (the handle) → `sqlite/lane` (the threads) → `sqlite/statements` (the queries) →
+//! `sqlite/file` and `sqlite/schema.sql` (the file) → `temporary` (the same file in memory) →
+//! `admin` (for the command line).
+
+mod clock;
+mod error;
+pub mod sqlite;
+pub mod temporary;
+
+use std::path::PathBuf;
+
+use store::{Completion, MemoryStore, Query, Store, StoreCounters, StoreHealth, Ticket, Wake};
+
+pub use error::OpenError;
+pub use sqlite::{SqliteOptions, SqliteStore};
+pub use temporary::TemporaryFolder;
+
+/// Which database, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreLocation {
+    /// Inside this process and gone with it; no other process sees it. For tests.
+    InProcess,
+    /// One SQLite file that any number of processes of this machine share.
+    Sqlite { path: PathBuf, options: SqliteOptions },
+}
+
+impl StoreLocation {
+    /// The SQLite file at `path`, with the default options.
+    pub fn sqlite(path: impl Into<PathBuf>) -> Self {
+        Self::Sqlite { path: path.into(), options: SqliteOptions::default() }
+    }
+}
+
+/// Opens a store. `wake` is called after completions were queued.
+///
+/// A locked file is no error: the driver starts, says so in its health, and serves as soon as the
+/// lock is gone.
+///
+/// # Errors
+///
+/// What only an operator can mend: see [`OpenError`].
+pub fn open(location: &StoreLocation, wake: Wake) -> Result<Driver, OpenError> {
+    Ok(match location {
+        StoreLocation::InProcess => Driver::Memory(MemoryStore::new(wake)),
+        StoreLocation::Sqlite { path, options } => {
+            Driver::Sqlite(SqliteStore::open(path, wake, options.clone())?)
+        }
+    })
+}
+
+/// A store of any kind: an enum, since the call path pays for each indirection.
+pub enum Driver {
+    Memory(MemoryStore),
+    Sqlite(SqliteStore),
+}
+
+impl Store for Driver {
+    fn submit(&mut self, ticket: Ticket, query: Query) {
+        match self {
+            Self::Memory(store) => store.submit(ticket, query),
+            Self::Sqlite(store) => store.submit(ticket, query),
+        }
+    }
+
+    fn poll_completion(&mut self) -> Option<Completion> {
+        match self {
+            Self::Memory(store) => store.poll_completion(),
+            Self::Sqlite(store) => store.poll_completion(),
+        }
+    }
+
+    fn health(&self) -> StoreHealth {
+        match self {
+            Self::Memory(store) => store.health(),
+            Self::Sqlite(store) => store.health(),
+        }
+    }
+
+    fn counters(&self) -> StoreCounters {
+        match self {
+            Self::Memory(store) => store.counters(),
+            Self::Sqlite(store) => store.counters(),
+        }
+    }
+
+    fn close(&mut self) {
+        match self {
+            Self::Memory(store) => store.close(),
+            Self::Sqlite(store) => store.close(),
+        }
+    }
+}
