@@ -18,6 +18,7 @@
 //! `sqlite/file` and `sqlite/schema.sql` (the file) → `temporary` (the same file in memory) →
 //! `admin` (for the command line).
 
+pub mod admin;
 mod clock;
 mod error;
 pub mod sqlite;

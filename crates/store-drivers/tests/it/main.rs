@@ -1,5 +1,6 @@
 //! The drivers against real files: the contract, several processes, files that vanish.
 
+mod admin;
 mod contract;
 mod files;
 mod processes;
