@@ -20,7 +20,6 @@
 //! `clock` → `poll` (waiting) → `udp` (over `system`) → `stream` (over `connections`) →
 //! `received` and `response_address` (RFC 3261 §18.2) → `resolve` (RFC 3263).
 
-// Streams are wired up when the framer of sip-message stands.
 pub mod clock;
 pub mod limits;
 pub mod poll;

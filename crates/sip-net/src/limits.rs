@@ -38,3 +38,9 @@ pub(crate) const CLOSE_WAIT: Duration = Duration::from_secs(1);
 
 /// How long a connection stays open for an answer after a malformed message came on it.
 pub(crate) const MALFORMED_WAIT: Duration = Duration::from_secs(2);
+
+/// SRV records of one name whose addresses are looked up; the rest is not tried.
+pub(crate) const SRV_RECORDS_MAX: usize = 16;
+
+/// Targets of one answer; the rest is cut off.
+pub(crate) const TARGETS_MAX: usize = 32;
