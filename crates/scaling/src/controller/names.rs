@@ -1,0 +1,60 @@
+//! The DNS: which balancers clients are led to.
+
+use std::collections::BTreeSet;
+
+use fleet::{InstanceId, InstanceState, Observation, Tier};
+
+use super::Step;
+use crate::plan::{Action, ZoneEntry};
+use crate::view::{MachineState, Observed};
+
+impl Step<'_> {
+    /// Leads clients to the balancers that are ready and stay.
+    pub(super) fn lead_clients(&mut self) {
+        if self.view.is_dry_run {
+            return;
+        }
+        let entry = |one: &Observed| {
+            let stays = matches!(
+                self.state(one.instance),
+                Some(InstanceState::InService | InstanceState::Ready)
+            );
+            let node = one.node.known().or(one.last.as_ref()).filter(|_| stays)?;
+            // Without a table it could only refuse what it is given.
+            node.generation?;
+            Some(ZoneEntry { instance: one.instance, advertised: node.advertised })
+        };
+        let balancers: Vec<ZoneEntry> =
+            self.of_tier(Tier::LoadBalancer).filter_map(entry).collect();
+        let wanted: BTreeSet<InstanceId> = balancers.iter().map(|entry| entry.instance).collect();
+        let is_served = self.view.dns.known() == Some(&wanted);
+        // An empty zone helps nobody: the last names stay.
+        if balancers.is_empty() || is_served || self.waits_for_a_named_one(&wanted) {
+            return;
+        }
+        self.actions.push(Action::Names { balancers });
+    }
+
+    /// A new manager does not take a name away because its balancer has not answered yet.
+    fn waits_for_a_named_one(&self, wanted: &BTreeSet<InstanceId>) -> bool {
+        let Some(served) = self.view.dns.known() else {
+            return false;
+        };
+        self.memory.rounds <= self.view.timing.adoption_rounds
+            && wanted.is_subset(served)
+            && self.of_tier(Tier::LoadBalancer).any(|one| {
+                served.contains(&one.instance)
+                    && one.machine_state == MachineState::Running
+                    && one.node.known().or(one.last.as_ref()).is_none()
+            })
+    }
+
+    /// Whether the DNS leads nobody new to this balancer.
+    pub(super) fn names_are_without(&self, balancer: InstanceId) -> bool {
+        match self.view.dns {
+            Observation::Known(served) => !served.contains(&balancer),
+            Observation::Absent => true,
+            Observation::Unknown => false,
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The generation: who owns calls, who is told, who has acknowledged.
+
+use fleet::{
+    BalancerMember, GenerationNumber, InstanceId, InstanceState, Member, Members, Membership, Tier,
+    WEIGHT_NORMAL,
+};
+
+use super::Step;
+use crate::lifecycle::has_generation;
+use crate::plan::Action;
+use crate::view::{MachineState, Observed};
+
+impl Step<'_> {
+    /// Makes a new generation if the members changed, and gives it to every node that lacks it.
+    pub(super) fn publish(&mut self) {
+        if self.view.is_dry_run {
+            return;
+        }
+        let members = self.members();
+        let has_changed =
+            self.memory.membership.as_ref().is_none_or(|published| published.members() != members);
+        // Without owners there is nothing to publish: nodes refuse it, and the last good
+        // generation serves best.
+        let is_new = has_changed || self.is_overtaken();
+        if is_new && !members.proxies.is_empty() && !self.waits_for_the_unheard() {
+            self.memory.membership = Some(self.generation_of(members));
+        }
+        let Some(membership) = self.memory.membership.clone() else {
+            return;
+        };
+        let current = Some((membership.generation, membership.digest));
+        let lacks_it = |one: &&Observed| {
+            one.node.known().is_some_and(|node| node.generation != current)
+                && !matches!(
+                    self.state(one.instance),
+                    None | Some(InstanceState::Terminated | InstanceState::Failed)
+                )
+        };
+        let to: Vec<InstanceId> =
+            self.view.observed.iter().filter(lacks_it).map(|one| one.instance).collect();
+        if !to.is_empty() {
+            self.actions.push(Action::Publish { membership, to });
+        }
+    }
+
+    /// Who belongs to the fleet now, sorted as a membership sorts.
+    fn members(&self) -> Members {
+        let mut members = Members::default();
+        for one in self.view.observed {
+            let Some(node) = one.node.known().or(one.last.as_ref()) else {
+                continue;
+            };
+            let (instance, incarnation) = (one.instance, node.incarnation);
+            let state = self.state(instance);
+            let is_gone =
+                matches!(state, None | Some(InstanceState::Terminated | InstanceState::Failed));
+            if instance.tier == Tier::LoadBalancer && !is_gone {
+                let (internal, advertised) = (node.internal, node.advertised);
+                members.balancers.push(BalancerMember {
+                    instance,
+                    incarnation,
+                    internal,
+                    advertised,
+                });
+            }
+            if instance.tier != Tier::Proxy {
+                continue;
+            }
+            let workers = node.workers.iter().map(|&(worker, address)| Member {
+                instance,
+                worker,
+                incarnation,
+                address,
+                weight: WEIGHT_NORMAL,
+            });
+            match state {
+                Some(InstanceState::InService | InstanceState::Ready) => {
+                    members.proxies.extend(workers);
+                }
+                Some(InstanceState::Draining) => members.retired.extend(workers),
+                _ => {}
+            }
+        }
+        members.proxies.sort_unstable();
+        members.retired.sort_unstable();
+        members.balancers.sort_unstable();
+        members
+    }
+
+    /// A new manager does not know what an instance that has not answered yet contributes. It
+    /// waits some rounds rather than publish a generation without it.
+    fn waits_for_the_unheard(&self) -> bool {
+        let is_new_here = self.memory.membership.is_none()
+            && self.memory.rounds <= self.view.timing.adoption_rounds;
+        let is_unheard = |one: &Observed| {
+            one.machine_state == MachineState::Running
+                && one.node.known().or(one.last.as_ref()).is_none()
+        };
+        let has_history =
+            |one: &Observed| one.node.known().is_some_and(|node| node.generation.is_some());
+        is_new_here
+            && self.view.observed.iter().any(is_unheard)
+            && self.view.observed.iter().any(has_history)
+    }
+
+    /// Whether a node works with a generation that ours cannot replace: an earlier manager gave it
+    /// one that this manager had not heard of.
+    fn is_overtaken(&self) -> bool {
+        let Some(mine) = &self.memory.membership else {
+            return false;
+        };
+        self.view.observed.iter().any(|one| {
+            one.node.known().and_then(|node| node.generation).is_some_and(|(number, digest)| {
+                number > mine.generation || (number == mine.generation && digest != mine.digest)
+            })
+        })
+    }
+
+    /// The next generation; or the one that nodes already have, if it says the same.
+    fn generation_of(&self, members: Members) -> Membership {
+        let nodes = self.view.observed.iter().filter_map(|one| {
+            one.node.known().or(one.last.as_ref()).and_then(|node| node.generation)
+        });
+        let mine = self.memory.membership.as_ref();
+        let mine = mine.map(|membership| (membership.generation, membership.digest));
+        let newest = nodes.chain(mine).max();
+        let rows = self.view.rows;
+        let Some((number, digest)) = newest else {
+            let number = GenerationNumber { fence: self.view.fence, counter: 1 };
+            return Membership::new(number, rows, members);
+        };
+        if number.fence >= self.view.fence {
+            let same = Membership::new(number, rows, members.clone());
+            if same.digest == digest {
+                return same;
+            }
+        }
+        let number = GenerationNumber {
+            fence: number.fence.max(self.view.fence),
+            counter: number.counter.saturating_add(1),
+        };
+        Membership::new(number, rows, members)
+    }
+
+    /// Whether every live balancer works with a generation in which this proxy owns nothing.
+    pub(super) fn all_tables_are_without(&self, proxy: InstanceId) -> bool {
+        let Some(membership) = &self.memory.membership else {
+            return false;
+        };
+        if membership.proxies.iter().any(|member| member.instance == proxy) {
+            return false;
+        }
+        self.of_tier(Tier::LoadBalancer)
+            .filter(|one| self.state(one.instance) != Some(InstanceState::Failed))
+            // One that this manager never heard of has no table yet, or is about to be heard.
+            .filter_map(|one| one.node.known().or(one.last.as_ref()))
+            .all(|node| has_generation(node, membership.generation))
+    }
+}

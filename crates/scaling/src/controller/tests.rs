@@ -1,0 +1,479 @@
+//! The controller against a small world that does at once what it is told.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use fleet::{CallRate, Incarnation, Membership, Observation, Poll};
+
+use super::*;
+use crate::policy::{PAPER, ScalingPolicy};
+use crate::view::{MachineState, NodeView, Timing};
+
+const ROUND_MS: u64 = 5_000;
+
+/// Machines that boot in one round, and a load that the proxies share evenly.
+struct World {
+    now_ms: u64,
+    nodes: BTreeMap<InstanceId, Node>,
+    dns: Observation<BTreeSet<InstanceId>>,
+    memory: Memory,
+    balancers: ScalingPolicy,
+    proxies: ScalingPolicy,
+    polls: Vec<Poll>,
+    asked: BTreeSet<InstanceId>,
+    timing: Timing,
+    acts: Vec<String>,
+}
+
+#[derive(Clone)]
+struct Node {
+    machine: String,
+    created_at_ms: u64,
+    is_dead: bool,
+    is_silent: bool,
+    is_draining: bool,
+    transactions: u64,
+    membership: Option<Membership>,
+    last: Option<NodeView>,
+    misses: u32,
+}
+
+impl World {
+    fn new(proxies_min: u32, proxies_max: u32) -> Self {
+        let tier = |instances_min, instances_max| ScalingPolicy {
+            instances_min,
+            instances_max,
+            launches_max: 100,
+            ..PAPER
+        };
+        Self {
+            now_ms: 1_700_000_000_000,
+            nodes: BTreeMap::new(),
+            dns: Observation::Absent,
+            memory: Memory::default(),
+            balancers: tier(1, 1),
+            proxies: tier(proxies_min, proxies_max),
+            polls: Vec::new(),
+            asked: BTreeSet::new(),
+            timing: Timing { balancer_quiet: Duration::from_secs(5), ..Timing::default() },
+            acts: Vec::new(),
+        }
+    }
+
+    fn settled(proxies: u32) -> Self {
+        let mut world = Self::new(proxies, 8);
+        world.rounds(6, 0);
+        world.acts.clear();
+        world
+    }
+
+    fn observed(&mut self) -> Vec<Observed> {
+        let now_ms = self.now_ms;
+        let observe = |(&instance, node): (&InstanceId, &mut Node)| {
+            let is_up = now_ms >= node.created_at_ms + ROUND_MS;
+            let answers = is_up && !node.is_dead && !node.is_silent;
+            let said = if answers {
+                let seen = node.view(instance);
+                node.last = Some(seen.clone());
+                node.misses = 0;
+                Observation::Known(seen)
+            } else {
+                node.misses += 1;
+                Observation::Unknown
+            };
+            Observed {
+                instance,
+                machine: node.machine.clone(),
+                machine_state: match (node.is_dead, is_up) {
+                    (true, _) => MachineState::Dead,
+                    (false, true) => MachineState::Running,
+                    (false, false) => MachineState::Booting,
+                },
+                created_at_ms: node.created_at_ms,
+                node: said,
+                last: node.last.clone(),
+                misses: node.misses,
+            }
+        };
+        self.nodes.iter_mut().map(observe).collect()
+    }
+
+    fn round(&mut self, cps: u32) -> Plan {
+        self.now_ms += ROUND_MS;
+        self.polls.push(Poll::answered(cps));
+        let observed = self.observed();
+        let plan = step(&View {
+            now_ms: self.now_ms,
+            balancers: TierInput { policy: &self.balancers, polls: &[], cpu_percent: None },
+            proxies: TierInput { policy: &self.proxies, polls: &self.polls, cpu_percent: None },
+            timing: &self.timing,
+            observed: &observed,
+            dns: &self.dns,
+            asked_to_drain: &self.asked,
+            rows: 1 << 8,
+            fence: 1,
+            is_dry_run: false,
+            memory: &self.memory,
+        });
+        self.memory = plan.memory.clone();
+        for action in plan.actions.clone() {
+            self.perform(action);
+        }
+        plan
+    }
+
+    fn rounds(&mut self, count: usize, cps: u32) {
+        for _ in 0..count {
+            let _ = self.round(cps);
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        self.acts.push(match &action {
+            Action::Create { instance, cause } => format!("create {instance}: {cause}"),
+            Action::Publish { membership, to } => {
+                let owners: Vec<String> =
+                    membership.proxies.iter().map(|member| member.instance.to_string()).collect();
+                format!("publish {} to {}: {}", membership.generation, to.len(), owners.join(" "))
+            }
+            Action::Names { balancers } => format!("names: {}", balancers.len()),
+            Action::Drain { instance } => format!("drain {instance}"),
+            Action::Undrain { instance } => format!("undrain {instance}"),
+            Action::Terminate { instance, cause, .. } => format!("terminate {instance}: {cause}"),
+        });
+        match action {
+            Action::Create { instance, .. } => {
+                let machine = format!("{instance}@{}", self.now_ms);
+                let node = Node::new(machine, self.now_ms);
+                assert!(self.nodes.insert(instance, node).is_none(), "{instance} made twice");
+            }
+            Action::Publish { membership, to } => {
+                assert!(!membership.proxies.is_empty(), "never an empty table");
+                for instance in to {
+                    let Some(node) = self.nodes.get_mut(&instance) else { continue };
+                    if !node.is_dead && !node.is_silent {
+                        let have = node.membership.as_ref();
+                        if have.is_none_or(|have| have.accepts(&membership).is_ok()) {
+                            node.membership = Some(membership.clone());
+                        }
+                    }
+                }
+            }
+            Action::Names { balancers } => {
+                let names = balancers.iter().map(|entry| entry.instance).collect();
+                self.dns = Observation::Known(names);
+            }
+            Action::Drain { instance } | Action::Undrain { instance } => {
+                let is_drain = self.acts.last().is_some_and(|act| act.starts_with("drain"));
+                let node = self.nodes.get_mut(&instance).expect("it exists");
+                node.is_draining = is_drain;
+            }
+            Action::Terminate { instance, .. } => {
+                self.nodes.remove(&instance).expect("it exists");
+            }
+        }
+    }
+
+    fn node(&mut self, instance: InstanceId) -> &mut Node {
+        self.nodes.get_mut(&instance).expect("it exists")
+    }
+
+    fn owners(&self) -> Vec<u16> {
+        let balancer = self.nodes.get(&InstanceId::balancer(1));
+        let table = balancer.and_then(|node| node.membership.as_ref());
+        table.map_or_else(Vec::new, |table| {
+            table.proxies.iter().map(|member| member.instance.slot).collect()
+        })
+    }
+}
+
+impl Node {
+    fn new(machine: String, created_at_ms: u64) -> Self {
+        Self {
+            machine,
+            created_at_ms,
+            is_dead: false,
+            is_silent: false,
+            is_draining: false,
+            transactions: 0,
+            membership: None,
+            last: None,
+            misses: 0,
+        }
+    }
+
+    fn view(&self, instance: InstanceId) -> NodeView {
+        let second = if instance.tier == Tier::Proxy { 20 } else { 10 };
+        let [_, low] = instance.slot.to_be_bytes();
+        let address = SocketAddr::from((Ipv4Addr::new(127, 0, second, low), 5060));
+        let has_table = self.membership.is_some() || instance.tier == Tier::Proxy;
+        NodeView {
+            incarnation: Incarnation(u32::try_from(self.created_at_ms / 1_000).expect("a time")),
+            is_ready: has_table && !self.is_draining,
+            is_draining: self.is_draining,
+            internal: address,
+            advertised: address,
+            workers: vec![(0, address)],
+            generation: self.membership.as_ref().map(|have| (have.generation, have.digest)),
+            server_transactions: self.transactions,
+            streams_open: 0,
+            last_sip_activity_ms: 0,
+            load: CallRate::ZERO,
+        }
+    }
+}
+
+#[test]
+fn a_fleet_is_built_configured_published_and_named_in_that_order() {
+    let mut world = World::new(2, 4);
+    world.rounds(6, 0);
+    let expected = [
+        "create balancer-1: 0 is below the minimum of 1",
+        "create proxy-1: 0 is below the minimum of 2",
+        "create proxy-2: 0 is below the minimum of 2",
+        "publish 1.1 to 3: proxy-1 proxy-2",
+        "names: 1",
+    ];
+    assert_eq!(world.acts, expected);
+    world.acts.clear();
+    world.rounds(20, 100);
+    assert!(world.acts.is_empty(), "nothing changes, nothing is done: {:?}", world.acts);
+}
+
+/// Out of the table, acknowledged, drained, empty, gone; and the balancers are told at the end.
+#[test]
+fn a_proxy_leaves_the_table_before_it_leaves_the_fleet() {
+    let mut world = World::settled(2);
+    world.proxies.instances_min = 1;
+    world.node(InstanceId::proxy(2)).transactions = 3;
+    world.rounds(10, 10);
+    assert_eq!(world.acts, ["publish 1.2 to 3: proxy-1", "drain proxy-2"]);
+    world.node(InstanceId::proxy(2)).transactions = 0;
+    world.rounds(2, 10);
+    let expected = [
+        "publish 1.2 to 3: proxy-1",
+        "drain proxy-2",
+        "terminate proxy-2: empty",
+        "publish 1.3 to 2: proxy-1",
+    ];
+    assert_eq!(world.acts, expected);
+}
+
+#[test]
+fn a_proxy_that_never_gets_empty_goes_at_the_limit() {
+    let mut world = World::settled(2);
+    world.proxies.instances_min = 1;
+    world.node(InstanceId::proxy(2)).transactions = 1;
+    world.rounds(60, 10);
+    let gone = "terminate proxy-2: drain limit reached with 1 transactions left";
+    assert!(world.acts.iter().any(|act| act == gone), "{:?}", world.acts);
+}
+
+/// A balancer does not answer: it may still send to the proxy, which therefore stays.
+#[test]
+fn an_unacknowledged_withdrawal_keeps_the_proxy_alive() {
+    let mut world = World::settled(2);
+    world.proxies.instances_min = 1;
+    world.node(InstanceId::balancer(1)).is_silent = true;
+    world.rounds(20, 10);
+    assert!(!world.acts.iter().any(|act| act.contains("terminate")), "{:?}", world.acts);
+    world.node(InstanceId::balancer(1)).is_silent = false;
+    world.rounds(5, 10);
+    assert!(world.acts.iter().any(|act| act == "terminate proxy-2: empty"), "{:?}", world.acts);
+}
+
+#[test]
+fn load_that_returns_takes_a_draining_proxy_back() {
+    let mut world = World::settled(2);
+    world.proxies.instances_min = 1;
+    world.node(InstanceId::proxy(2)).transactions = 3;
+    world.rounds(8, 10);
+    assert_eq!(world.owners(), [1]);
+    world.rounds(8, 300);
+    assert_eq!(world.owners(), [1, 2]);
+    assert!(world.acts.contains(&"undrain proxy-2".to_owned()), "{:?}", world.acts);
+    assert!(!world.acts.iter().any(|act| act.starts_with("create")), "{:?}", world.acts);
+}
+
+#[test]
+fn a_dead_proxy_leaves_the_table_at_once_and_is_replaced_in_its_slot() {
+    let mut world = World::settled(3);
+    world.node(InstanceId::proxy(2)).is_dead = true;
+    let _ = world.round(10);
+    assert_eq!(world.owners(), [1, 3]);
+    world.rounds(4, 10);
+    assert_eq!(world.owners(), [1, 2, 3]);
+    assert!(world.acts.contains(&"terminate proxy-2: its process is dead".to_owned()));
+    assert!(world.acts.contains(&"create proxy-2: makes up the number".to_owned()));
+}
+
+/// Above its minimum a tier is restored as well: no decision asked for the death.
+#[test]
+fn a_death_above_the_minimum_is_replaced_too() {
+    let mut world = World::settled(1);
+    world.rounds(8, 180);
+    assert_eq!(world.owners(), [1, 2]);
+    world.node(InstanceId::proxy(2)).is_dead = true;
+    world.rounds(5, 175);
+    assert_eq!(world.owners(), [1, 2]);
+}
+
+#[test]
+fn the_last_owner_stays_in_the_table_even_when_dead() {
+    let mut world = World::settled(1);
+    world.node(InstanceId::proxy(1)).is_dead = true;
+    let _ = world.round(10);
+    assert_eq!(world.owners(), [1], "an empty table helps nobody");
+    world.rounds(4, 10);
+    let made: Vec<_> = world.acts.iter().filter(|act| act.starts_with("create")).collect();
+    assert_eq!(made, ["create proxy-1: makes up the number"]);
+    assert_eq!(world.owners(), [1]);
+}
+
+#[test]
+fn a_running_proxy_that_is_silent_for_long_is_replaced() {
+    let mut world = World::settled(3);
+    world.node(InstanceId::proxy(3)).is_silent = true;
+    world.rounds(23, 10);
+    assert_eq!(world.owners(), [1, 2, 3], "silence alone is no evidence");
+    world.rounds(3, 10);
+    assert!(world.acts.contains(&"terminate proxy-3: no answer for 24 rounds".to_owned()));
+}
+
+/// If nobody answers, the fault is the manager's own.
+#[test]
+fn a_manager_that_hears_nobody_does_nothing() {
+    let mut world = World::settled(3);
+    for node in world.nodes.values_mut() {
+        node.is_silent = true;
+    }
+    world.polls.clear();
+    for _ in 0..100 {
+        let _ = world.round(0);
+        // What observation makes of a round in which nobody answered.
+        *world.polls.last_mut().expect("a poll") = Poll { reported: CallRate::ZERO, silent: 3 };
+    }
+    assert!(world.acts.is_empty(), "{:?}", world.acts);
+}
+
+#[test]
+fn a_drain_by_the_operator_waits_for_the_replacement() {
+    let mut world = World::settled(1);
+    world.asked.insert(InstanceId::proxy(1));
+    world.rounds(8, 10);
+    assert_eq!(world.owners(), [2]);
+    let expected = [
+        "create proxy-2: makes up the number",
+        "publish 1.2 to 3: proxy-1 proxy-2",
+        "publish 1.3 to 3: proxy-2",
+        "drain proxy-1",
+        "terminate proxy-1: empty",
+        "publish 1.4 to 2: proxy-2",
+    ];
+    assert_eq!(world.acts, expected);
+}
+
+/// A new manager hears two of three proxies at first.
+#[test]
+fn a_new_manager_waits_for_the_unheard_before_it_publishes() {
+    let mut world = World::settled(3);
+    world.memory = Memory::default();
+    let node = world.node(InstanceId::proxy(3));
+    (node.is_silent, node.last) = (true, None);
+    world.rounds(3, 10);
+    assert!(world.acts.is_empty(), "{:?}", world.acts);
+    world.node(InstanceId::proxy(3)).is_silent = false;
+    world.rounds(3, 10);
+    assert!(world.acts.is_empty(), "the same generation again is no new one: {:?}", world.acts);
+    assert_eq!(world.owners(), [1, 2, 3]);
+}
+
+/// The balancer tier shrinks: out of the DNS, the TTL waited, drained, quiet, gone.
+#[test]
+fn a_balancer_leaves_the_names_before_it_leaves_the_fleet() {
+    let mut world = World::new(1, 1);
+    (world.balancers.instances_min, world.balancers.instances_max) = (2, 2);
+    world.rounds(6, 0);
+    assert_eq!(world.dns.known().map(BTreeSet::len), Some(2));
+    world.acts.clear();
+    (world.balancers.instances_min, world.balancers.instances_max) = (1, 1);
+    world.rounds(7, 0);
+    assert_eq!(world.acts, ["names: 1"], "the TTL is 30 s");
+    world.rounds(4, 0);
+    let expected = ["names: 1", "drain balancer-2", "terminate balancer-2: empty"];
+    assert_eq!(world.acts[..3], expected);
+}
+
+/// The manager forgets everything, once before each of the rounds of a rise and fall, and once every
+/// seven rounds: the tier gets there all the same, nothing is made twice and nothing forgotten.
+#[test]
+fn a_restart_before_any_round_changes_only_how_long_it_takes() {
+    let load = |round: usize| if (10..40).contains(&round) { 300 } else { 20 };
+    let run = |restarts: &dyn Fn(usize) -> bool| {
+        let mut world = World::new(1, 4);
+        let mut most = 0;
+        for round in 0..100 {
+            if restarts(round) {
+                world.memory = Memory::default();
+            }
+            let _ = world.round(load(round));
+            most = most.max(world.owners().len());
+        }
+        let made = world.acts.iter().filter(|act| act.starts_with("create")).count();
+        (most, world.owners(), world.nodes.len(), made)
+    };
+    let expected = (2, vec![1], 2, 3);
+    for restart in 0..100 {
+        assert_eq!(run(&|round| round == restart), expected, "restart before round {restart}");
+    }
+    assert_eq!(run(&|round| round % 7 == 0), expected, "restart every seven rounds");
+}
+
+/// Random loads, silences, deaths and restarts: what must never happen, never does (the world
+/// itself checks that no slot is made twice and no empty table published).
+#[test]
+fn no_order_of_events_breaks_the_promises() {
+    for seed in 1..=200_u64 {
+        let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mut next = move |below: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (random >> 33) % below
+        };
+        let mut world = World::new(1, 5);
+        for _ in 0..80 {
+            let slots: Vec<InstanceId> = world.nodes.keys().copied().collect();
+            for instance in slots {
+                let is_dead = next(60) == 0;
+                let node = world.node(instance);
+                node.is_dead |= is_dead;
+                node.is_silent = next(6) == 0;
+                node.transactions = next(3);
+            }
+            if next(15) == 0 {
+                world.memory = Memory::default();
+            }
+            let before = world.nodes.clone();
+            let cps = u32::try_from(next(900)).expect("small");
+            let plan = world.round(cps);
+            assert!(world.nodes.len() <= 5 + 1 + 5, "seed {seed}: {:?}", world.acts);
+            for action in &plan.actions {
+                let Action::Terminate { instance, cause: Cause::Empty, .. } = action else {
+                    continue;
+                };
+                let node = before.get(instance).expect("it existed");
+                assert!(node.transactions == 0 && !node.is_silent, "seed {seed}: {instance}");
+                assert!(!world.owners().contains(&instance.slot) || instance.tier != Tier::Proxy);
+            }
+        }
+        for node in world.nodes.values_mut() {
+            (node.is_silent, node.transactions) = (false, 0);
+        }
+        world.rounds(80, 10);
+        assert_eq!(world.nodes.len(), 2, "seed {seed}: {:?}", world.acts);
+        let generation = |node: &Node| node.membership.as_ref().map(|have| have.generation);
+        let all: BTreeSet<_> = world.nodes.values().map(generation).collect();
+        assert_eq!(all.len(), 1, "seed {seed}: all nodes have one generation: {all:?}");
+        assert_eq!(world.dns.known().map(BTreeSet::len), Some(1), "seed {seed}");
+    }
+}

@@ -1,0 +1,283 @@
+//! How many instances a tier should have (paper §3.1 and §4.1). Same view, same decision.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use fleet::{CallRate, Poll};
+
+use crate::policy::{ElasticRule, PaperRule, Rule, ScalingPolicy};
+use crate::trend;
+
+/// Everything the decision may look at. There is nothing else: no clock, no cloud, no log.
+#[derive(Clone, Copy, Debug)]
+pub struct TierView<'a> {
+    pub policy: &'a ScalingPolicy,
+    pub in_service: u32,
+    /// Asked for and not in service yet, replacements of broken ones included.
+    pub starting: u32,
+    pub draining: u32,
+    /// Oldest first.
+    pub polls: &'a [Poll],
+    pub poll_interval: Duration,
+    /// How long a machine takes from being asked for to being ready.
+    pub boot_time: Duration,
+    /// Machines asked for within the policy's launch interval.
+    pub launched: u32,
+    /// Mean CPU of the instances in service, percent of one core; `None` if it is not known.
+    pub cpu_percent: Option<u32>,
+}
+
+impl<'a> TierView<'a> {
+    /// A tier of which only the numbers and the polls matter, as in the paper.
+    #[must_use]
+    pub const fn new(policy: &'a ScalingPolicy, in_service: u32, polls: &'a [Poll]) -> Self {
+        Self {
+            policy,
+            in_service,
+            starting: 0,
+            draining: 0,
+            polls,
+            poll_interval: Duration::from_secs(5),
+            boot_time: Duration::ZERO,
+            launched: 0,
+            cpu_percent: None,
+        }
+    }
+
+    /// Machines still booting were asked for because of this same load. Not counting them would
+    /// ask for another at every poll of the two to three minutes that a boot takes.
+    const fn planned(&self) -> u32 {
+        self.in_service.saturating_add(self.starting)
+    }
+
+    /// The last `count` polls, if there are so many.
+    fn recent(&self, count: NonZeroUsize) -> Option<&'a [Poll]> {
+        let first = self.polls.len().checked_sub(count.get())?;
+        self.polls.get(first..)
+    }
+}
+
+/// How many instances the tier should have, and why. The log, the dashboard and the tests read the
+/// same reason.
+#[must_use = "a decision nobody records cannot be explained later"]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    pub instances: u32,
+    pub reason: Reason,
+}
+
+/// Why a tier should have that many instances. `Display` is what people read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    BelowMinimum {
+        planned: u32,
+        minimum: u32,
+    },
+    AboveMaximum {
+        planned: u32,
+        maximum: u32,
+    },
+    Frozen,
+    TooFewPolls {
+        have: usize,
+        needed: usize,
+    },
+    AboveThreshold {
+        limit: CallRate,
+        polls: usize,
+    },
+    /// The load will pass the limit before a machine asked for now would serve.
+    Forecast {
+        load: CallRate,
+        limit: CallRate,
+        within: Duration,
+    },
+    Cpu {
+        percent: u32,
+        limit: u8,
+    },
+    /// More would be needed and the policy's maximum forbids it.
+    AtMaximum {
+        needed: u32,
+    },
+    /// More are needed and too many were asked for a short while ago.
+    LaunchLimit {
+        needed: u32,
+        launched: u32,
+    },
+    BelowThreshold {
+        limit: CallRate,
+        polls: usize,
+    },
+    /// Fewer would do; first what has begun comes to its end.
+    ChangeInProgress,
+    WithinThresholds,
+}
+
+impl Reason {
+    const fn so(self, instances: u32) -> Decision {
+        Decision { instances, reason: self }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BelowMinimum { planned, minimum } => {
+                write!(f, "{planned} is below the minimum of {minimum}")
+            }
+            Self::AboveMaximum { planned, maximum } => {
+                write!(f, "{planned} is above the maximum of {maximum}")
+            }
+            Self::Frozen => f.write_str("frozen by the operator"),
+            Self::TooFewPolls { have, needed } => write!(f, "{have} of {needed} polls so far"),
+            Self::AboveThreshold { limit, polls } => write!(f, "above {limit} for {polls} polls"),
+            Self::Forecast { load, limit, within } => {
+                write!(f, "{load} expected within {} s, above {limit}", within.as_secs())
+            }
+            Self::Cpu { percent, limit } => write!(f, "CPU at {percent} %, above {limit} %"),
+            Self::AtMaximum { needed } => write!(f, "{needed} needed, held at the maximum"),
+            Self::LaunchLimit { needed, launched } => {
+                write!(f, "{needed} needed, {launched} were launched a short while ago")
+            }
+            Self::BelowThreshold { limit, polls } => write!(f, "below {limit} for {polls} polls"),
+            Self::ChangeInProgress => f.write_str("fewer would do, a change is in progress"),
+            Self::WithinThresholds => f.write_str("within the thresholds"),
+        }
+    }
+}
+
+/// The number of instances that the policy asks for.
+pub fn decide(view: &TierView<'_>) -> Decision {
+    let policy = view.policy;
+    let planned = view.planned();
+    let (minimum, maximum) = (policy.instances_min, policy.instances_max.max(policy.instances_min));
+    let wanted = if planned < minimum {
+        Reason::BelowMinimum { planned, minimum }.so(minimum)
+    } else if policy.is_frozen {
+        Reason::Frozen.so(planned)
+    } else if planned > maximum {
+        Reason::AboveMaximum { planned, maximum }.so(maximum)
+    } else {
+        match &policy.rule {
+            Rule::Paper(rule) => paper(view, rule),
+            Rule::Elastic(rule) => elastic(view, rule),
+        }
+    };
+    within_launch_limit(view, wanted)
+}
+
+/// A number that would launch more than the policy allows is cut, and says so.
+fn within_launch_limit(view: &TierView<'_>, wanted: Decision) -> Decision {
+    let planned = view.planned();
+    let allowed = view.policy.launches_max.saturating_sub(view.launched);
+    if wanted.instances <= planned.saturating_add(allowed) {
+        return wanted;
+    }
+    Reason::LaunchLimit { needed: wanted.instances, launched: view.launched }.so(planned + allowed)
+}
+
+/// The paper's rule for one tier: one threshold, N polls that agree, one machine at a time.
+fn paper(view: &TierView<'_>, rule: &PaperRule) -> Decision {
+    let policy = view.policy;
+    let planned = view.planned();
+    let needed = rule.polls_needed.get();
+    let Some(recent) = view.recent(rule.polls_needed) else {
+        return Reason::TooFewPolls { have: view.polls.len(), needed }.so(planned);
+    };
+
+    let limit = policy.share(planned, rule.threshold_percent);
+    if recent.iter().all(|poll| poll.at_least() > limit) {
+        let more = planned.saturating_add(1).min(policy.instances_max.max(planned));
+        return Reason::AboveThreshold { limit, polls: needed }.so(more);
+    }
+
+    // Shrink only if the survivors would stay under *their* threshold.
+    let limit = policy.share(planned.saturating_sub(1), rule.threshold_percent);
+    if recent.iter().all(|poll| poll.at_most(policy.capacity_each) < limit) {
+        if view.starting + view.draining > 0 {
+            return Reason::ChangeInProgress.so(planned);
+        }
+        let fewer = planned.saturating_sub(1).max(policy.instances_min);
+        return Reason::BelowThreshold { limit, polls: needed }.so(fewer);
+    }
+    Reason::WithinThresholds.so(planned)
+}
+
+/// The default rule: see [`ElasticRule`].
+fn elastic(view: &TierView<'_>, rule: &ElasticRule) -> Decision {
+    let planned = view.planned();
+    let Some(recent) = view.recent(rule.up_polls) else {
+        let (have, needed) = (view.polls.len(), rule.up_polls.get());
+        return Reason::TooFewPolls { have, needed }.so(planned);
+    };
+    let now = recent.iter().map(Poll::at_least).min().unwrap_or_default();
+    let coming = expected_load(view, rule, now);
+
+    if let Some(more) = growth(view, rule, now, coming) {
+        let needed = more.instances;
+        let maximum = view.policy.instances_max.max(planned);
+        if maximum == planned {
+            return Reason::AtMaximum { needed }.so(planned);
+        }
+        return more.reason.so(needed.min(maximum));
+    }
+
+    let survivors = planned.saturating_sub(1);
+    let limit = view.policy.share(survivors, rule.down_percent);
+    let is_below = |poll: &Poll| poll.at_most(view.policy.capacity_each) < limit;
+    let has_room = view.recent(rule.down_polls).is_some_and(|recent| recent.iter().all(is_below))
+        && coming.is_none_or(|coming| coming < limit);
+    if !has_room || planned <= view.policy.instances_min {
+        return Reason::WithinThresholds.so(planned);
+    }
+    if view.starting + view.draining > 0 {
+        return Reason::ChangeInProgress.so(planned);
+    }
+    Reason::BelowThreshold { limit, polls: rule.down_polls.get() }.so(survivors)
+}
+
+/// How many more the present load, the coming load or the CPU asks for, if any does.
+fn growth(
+    view: &TierView<'_>,
+    rule: &ElasticRule,
+    now: CallRate,
+    coming: Option<CallRate>,
+) -> Option<Decision> {
+    let planned = view.planned();
+    let limit = view.policy.share(planned, rule.up_percent);
+    let enough = instances_for(view.policy, rule, coming.unwrap_or_default().max(now));
+    if now > limit {
+        let polls = rule.up_polls.get();
+        return Some(Reason::AboveThreshold { limit, polls }.so(enough.max(planned + 1)));
+    }
+    if let Some(load) = coming.filter(|&load| load > limit) {
+        let within = view.boot_time + view.poll_interval;
+        return Some(Reason::Forecast { load, limit, within }.so(enough.max(planned + 1)));
+    }
+    let (percent, limit) = (view.cpu_percent?, rule.cpu_percent_max?);
+    // A machine that is on its way will take its part: the CPU says nothing new until it serves.
+    if percent <= u32::from(limit) || view.starting > 0 {
+        return None;
+    }
+    let enough = (view.in_service * percent).div_ceil(u32::from(limit).max(1));
+    Some(Reason::Cpu { percent, limit }.so(enough.max(planned + 1)))
+}
+
+/// The load when a machine asked for now would serve, if it rises.
+fn expected_load(view: &TierView<'_>, rule: &ElasticRule, now: CallRate) -> Option<CallRate> {
+    let polls = view.recent(NonZeroUsize::new(rule.trend_polls)?)?;
+    let ahead = view.boot_time + view.poll_interval;
+    let coming = trend::forecast(polls, view.poll_interval, ahead)?;
+    Some(coming.min(now * rule.forecast_percent_max / 100))
+}
+
+/// The fewest instances that carry `load` below the upper threshold.
+fn instances_for(policy: &ScalingPolicy, rule: &ElasticRule, load: CallRate) -> u32 {
+    let each = policy.share(1, rule.up_percent).millicps().max(1);
+    u32::try_from(load.millicps().div_ceil(each)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests;

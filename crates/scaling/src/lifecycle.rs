@@ -1,0 +1,110 @@
+//! Where an instance stands in its life, from what is seen of it.
+//!
+//! ```text
+//! booting → configuring → ready → in service → draining → (terminated)
+//!     └──────────┴──────────┴─────────┴───────────┴─────→ failed → (terminated)
+//! ```
+
+use std::time::Duration;
+
+use fleet::{InstanceId, InstanceState, Observation, Tier};
+
+use crate::plan::Cause;
+use crate::view::{MachineState, Memory, NodeView, Observed, Timing, View};
+
+/// Where it stands; `Failed` always has a cause.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stand {
+    pub(crate) state: InstanceState,
+    pub(crate) failure: Option<Cause>,
+}
+
+/// What is seen of all machines together, as far as one machine's state depends on it.
+pub(crate) struct Surroundings<'a> {
+    pub(crate) now_ms: u64,
+    pub(crate) timing: &'a Timing,
+    pub(crate) memory: &'a Memory,
+    pub(crate) dns: &'a Observation<std::collections::BTreeSet<InstanceId>>,
+    /// Most nodes answered this round: if one did not, it is the node and not the manager's network.
+    pub(crate) most_answer: bool,
+}
+
+impl<'a> Surroundings<'a> {
+    pub(crate) fn of(view: &View<'a>) -> Self {
+        let known = view.observed.iter().filter(|one| one.node.known().is_some()).count();
+        Self {
+            now_ms: view.now_ms,
+            timing: view.timing,
+            memory: view.memory,
+            dns: view.dns,
+            most_answer: 2 * known > view.observed.len(),
+        }
+    }
+}
+
+/// Where `observed` stands.
+pub(crate) fn stand(observed: &Observed, around: &Surroundings<'_>) -> Stand {
+    let fine = |state| Stand { state, failure: None };
+    let failed = |cause| Stand { state: InstanceState::Failed, failure: Some(cause) };
+    let answer = observed.node.known();
+    // A provider that calls a machine dead whose node answers is wrong.
+    if observed.machine_state == MachineState::Dead && answer.is_none() {
+        return failed(Cause::Dead);
+    }
+    let is_late = age(observed, around) > around.timing.start_limit;
+    let Some(last) = answer.or(observed.last.as_ref()) else {
+        let is_booting = observed.machine_state == MachineState::Booting;
+        return match (is_late, is_booting) {
+            (true, _) => failed(Cause::NeverReady),
+            (false, _) => fine(InstanceState::Booting),
+        };
+    };
+    let rounds = observed.misses;
+    if answer.is_none() && rounds >= around.timing.silent_rounds_max && around.most_answer {
+        return failed(Cause::Silent { rounds });
+    }
+    let instance = observed.instance;
+    if last.is_draining || around.memory.retiring.contains_key(&instance) {
+        return fine(InstanceState::Draining);
+    }
+    if is_in_service(instance, last, around) {
+        return fine(InstanceState::InService);
+    }
+    if last.is_ready {
+        return fine(InstanceState::Ready);
+    }
+    if is_late && !around.memory.was_ready.contains(&instance) {
+        return failed(Cause::NeverReady);
+    }
+    fine(InstanceState::Configuring)
+}
+
+/// Whether calls are given to it: a proxy that owns rows of the table, a balancer in the DNS.
+///
+/// An instance in service that stops being ready stays: if the store is down, none is ready, and
+/// taking all of them out would make it worse. The balancers skip those that do not answer.
+fn is_in_service(instance: InstanceId, node: &NodeView, around: &Surroundings<'_>) -> bool {
+    match instance.tier {
+        Tier::LoadBalancer => around.dns.known().is_some_and(|names| names.contains(&instance)),
+        Tier::Proxy => around.memory.membership.as_ref().is_some_and(|membership| {
+            membership.proxies.iter().any(|member| {
+                // Another life in the same slot has to become ready first.
+                member.instance == instance && member.incarnation == node.incarnation
+            })
+        }),
+        Tier::Store => true,
+    }
+}
+
+/// How long this manager has known of it. Counted from the first sight: after a restart of the
+/// manager, an old instance that is not ready has the time of a new one.
+fn age(observed: &Observed, around: &Surroundings<'_>) -> Duration {
+    let first_seen = around.memory.first_seen_ms.get(&observed.instance).copied();
+    let since = first_seen.unwrap_or(around.now_ms).max(observed.created_at_ms);
+    Duration::from_millis(around.now_ms.saturating_sub(since))
+}
+
+/// The generation that a node works with is at least `number`.
+pub(crate) fn has_generation(node: &NodeView, number: fleet::GenerationNumber) -> bool {
+    node.generation.is_some_and(|(have, _)| have >= number)
+}

@@ -1,0 +1,167 @@
+//! What the controller sees: machines, what their nodes said, and what may be forgotten.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use fleet::{
+    CallRate, GenerationNumber, Incarnation, InstanceId, Membership, Observation, Poll, Tier,
+};
+
+use crate::policy::ScalingPolicy;
+
+/// The world at one moment. Times are UNIX milliseconds.
+#[derive(Clone, Debug)]
+pub struct View<'a> {
+    pub now_ms: u64,
+    pub balancers: TierInput<'a>,
+    pub proxies: TierInput<'a>,
+    pub timing: &'a Timing,
+    /// Every machine that the provider lists; one per instance.
+    pub observed: &'a [Observed],
+    /// The balancers that the DNS serves now; `Unknown` if it did not say.
+    pub dns: &'a Observation<BTreeSet<InstanceId>>,
+    /// What the operator asked to be taken out of service.
+    pub asked_to_drain: &'a BTreeSet<InstanceId>,
+    /// Rows of the table.
+    pub rows: u32,
+    /// First half of every generation.
+    pub fence: u64,
+    /// Decide, and do nothing.
+    pub is_dry_run: bool,
+    pub memory: &'a Memory,
+}
+
+/// One tier's policy and load.
+#[derive(Clone, Copy, Debug)]
+pub struct TierInput<'a> {
+    pub policy: &'a ScalingPolicy,
+    /// Oldest first.
+    pub polls: &'a [Poll],
+    /// Mean over the instances in service, percent of one core.
+    pub cpu_percent: Option<u32>,
+}
+
+/// How long things may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timing {
+    pub poll_interval: Duration,
+    /// Assumed until a boot was measured.
+    pub boot_time: Duration,
+    /// From being asked for to being ready; longer counts as failed.
+    pub start_limit: Duration,
+    /// Of a proxy, from its withdrawal: Timer C + 64·T1.
+    pub proxy_drain_limit: Duration,
+    /// Of a balancer, from its removal from the DNS.
+    pub balancer_drain_limit: Duration,
+    /// A balancer without SIP for so long, and without streams, is empty.
+    pub balancer_quiet: Duration,
+    /// How long clients keep a DNS answer.
+    pub dns_ttl: Duration,
+    /// Rounds without an answer after which a running machine counts as failed, if most others
+    /// answer.
+    pub silent_rounds_max: u32,
+    /// Rounds that a new manager waits for nodes that do not answer, before it publishes a
+    /// generation without them.
+    pub adoption_rounds: u32,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            poll_interval: Duration::from_secs(5),
+            boot_time: Duration::from_secs(10),
+            start_limit: Duration::from_secs(600),
+            proxy_drain_limit: Duration::from_secs(212),
+            balancer_drain_limit: Duration::from_secs(3_600),
+            balancer_quiet: Duration::from_secs(32),
+            dns_ttl: Duration::from_secs(30),
+            silent_rounds_max: 24,
+            adoption_rounds: 3,
+        }
+    }
+}
+
+/// What the provider knows of a machine's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MachineState {
+    Booting,
+    Running,
+    Dead,
+}
+
+/// A machine and what its node said.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    pub instance: InstanceId,
+    /// The provider's name for it.
+    pub machine: String,
+    pub machine_state: MachineState,
+    pub created_at_ms: u64,
+    /// Whether it answered this round, and what. Never `Absent`.
+    pub node: Observation<NodeView>,
+    /// What it last said, this round or earlier; `None` if this manager never heard of it.
+    pub last: Option<NodeView>,
+    /// Rounds in a row without an answer.
+    pub misses: u32,
+}
+
+/// What a node says about itself, as far as steps depend on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeView {
+    pub incarnation: Incarnation,
+    pub is_ready: bool,
+    pub is_draining: bool,
+    pub internal: SocketAddr,
+    pub advertised: SocketAddr,
+    /// A proxy's workers and their addresses.
+    pub workers: Vec<(u16, SocketAddr)>,
+    /// The membership that it works with, by number and digest.
+    pub generation: Option<(GenerationNumber, u64)>,
+    pub server_transactions: u64,
+    pub streams_open: u64,
+    /// Zero: never.
+    pub last_sip_activity_ms: u64,
+    /// The larger of its own report and of what the balancers gave to it.
+    pub load: CallRate,
+}
+
+/// What a step tells the next one. All of it may be lost: it is rebuilt from the view, at the
+/// price of waits that begin anew.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// The last generation made.
+    pub membership: Option<Membership>,
+    /// Instances that a tier should have: replaces what died.
+    pub targets: BTreeMap<Tier, u32>,
+    pub retiring: BTreeMap<InstanceId, Retiring>,
+    /// When each listed instance was first seen.
+    pub first_seen_ms: BTreeMap<InstanceId, u64>,
+    /// Instances that were ready at some time.
+    pub was_ready: BTreeSet<InstanceId>,
+    /// The last boot of each tier, measured.
+    pub boot_time: BTreeMap<Tier, Duration>,
+    /// When machines were asked for, within the launch interval.
+    pub launches_ms: Vec<(Tier, u64)>,
+    pub rounds: u32,
+}
+
+/// An instance on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retiring {
+    pub cause: RetiringCause,
+    pub since_ms: u64,
+    /// When every live balancer was first seen with a generation without it (a proxy), or the DNS
+    /// without it (a balancer).
+    pub withdrawn_at_ms: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetiringCause {
+    /// The tier has more than it needs; reversible.
+    Scaling,
+    /// The operator wants this one gone; not reversed by load.
+    Operator,
+    /// It was found draining: an earlier manager, or a signal, began it.
+    Found,
+}
