@@ -19,6 +19,7 @@
 //! `wire` (what is said) → `server` (who is asked) → `client` (who asks).
 
 pub mod client;
+pub mod process;
 pub mod server;
 pub mod text;
 pub mod wire;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fleet::{CallRate, Poll};
 
-use crate::policy::{ElasticRule, PaperRule, Rule, ScalingPolicy};
+use crate::policy::{AdaptiveRule, PaperRule, Rule, ScalingPolicy};
 use crate::trend;
 
 /// Everything the decision may look at. There is nothing else: no clock, no cloud, no log.
@@ -162,7 +162,7 @@ pub fn decide(view: &TierView<'_>) -> Decision {
     } else {
         match &policy.rule {
             Rule::Paper(rule) => paper(view, rule),
-            Rule::Elastic(rule) => elastic(view, rule),
+            Rule::Adaptive(rule) => adaptive(view, rule),
         }
     };
     within_launch_limit(view, wanted)
@@ -205,8 +205,8 @@ fn paper(view: &TierView<'_>, rule: &PaperRule) -> Decision {
     Reason::WithinThresholds.so(planned)
 }
 
-/// The default rule: see [`ElasticRule`].
-fn elastic(view: &TierView<'_>, rule: &ElasticRule) -> Decision {
+/// The default rule: see [`AdaptiveRule`].
+fn adaptive(view: &TierView<'_>, rule: &AdaptiveRule) -> Decision {
     let planned = view.planned();
     let Some(recent) = view.recent(rule.up_polls) else {
         let (have, needed) = (view.polls.len(), rule.up_polls.get());
@@ -241,7 +241,7 @@ fn elastic(view: &TierView<'_>, rule: &ElasticRule) -> Decision {
 /// How many more the present load, the coming load or the CPU asks for, if any does.
 fn growth(
     view: &TierView<'_>,
-    rule: &ElasticRule,
+    rule: &AdaptiveRule,
     now: CallRate,
     coming: Option<CallRate>,
 ) -> Option<Decision> {
@@ -266,7 +266,7 @@ fn growth(
 }
 
 /// The load when a machine asked for now would serve, if it rises.
-fn expected_load(view: &TierView<'_>, rule: &ElasticRule, now: CallRate) -> Option<CallRate> {
+fn expected_load(view: &TierView<'_>, rule: &AdaptiveRule, now: CallRate) -> Option<CallRate> {
     let polls = view.recent(NonZeroUsize::new(rule.trend_polls)?)?;
     let ahead = view.boot_time + view.poll_interval;
     let coming = trend::forecast(polls, view.poll_interval, ahead)?;
@@ -274,7 +274,7 @@ fn expected_load(view: &TierView<'_>, rule: &ElasticRule, now: CallRate) -> Opti
 }
 
 /// The fewest instances that carry `load` below the upper threshold.
-fn instances_for(policy: &ScalingPolicy, rule: &ElasticRule, load: CallRate) -> u32 {
+fn instances_for(policy: &ScalingPolicy, rule: &AdaptiveRule, load: CallRate) -> u32 {
     let each = policy.share(1, rule.up_percent).millicps().max(1);
     u32::try_from(load.millicps().div_ceil(each)).unwrap_or(u32::MAX)
 }

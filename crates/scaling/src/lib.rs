@@ -31,7 +31,7 @@ mod view;
 pub use controller::step;
 pub use decision::{Decision, Reason, TierView, decide};
 pub use plan::{Action, Cause, Plan, Standing, TierPlan, ZoneEntry};
-pub use policy::{ElasticRule, PAPER, PaperRule, Rule, ScalingPolicy};
+pub use policy::{AdaptiveRule, PAPER, PaperRule, Rule, ScalingPolicy};
 pub use retirement::Order;
 pub use view::{
     MachineState, Memory, NodeView, Observed, Retiring, RetiringCause, TierInput, Timing, View,

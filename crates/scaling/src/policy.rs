@@ -31,7 +31,7 @@ pub enum Rule {
     /// The paper's §4.1: one threshold for both directions, one machine at a time.
     Paper(PaperRule),
     /// Two thresholds and windows, a forecast over the boot time, several machines at once.
-    Elastic(ElasticRule),
+    Adaptive(AdaptiveRule),
 }
 
 /// See [`Rule::Paper`].
@@ -43,9 +43,9 @@ pub struct PaperRule {
     pub polls_needed: NonZeroUsize,
 }
 
-/// See [`Rule::Elastic`].
+/// See [`Rule::Adaptive`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ElasticRule {
+pub struct AdaptiveRule {
     /// Share of the capacity above which the tier grows.
     pub up_percent: u8,
     /// Polls in a row that must be above.
@@ -63,7 +63,7 @@ pub struct ElasticRule {
     pub cpu_percent_max: Option<u8>,
 }
 
-impl Default for ElasticRule {
+impl Default for AdaptiveRule {
     fn default() -> Self {
         Self {
             up_percent: 75,
@@ -96,7 +96,7 @@ pub const PAPER: ScalingPolicy = ScalingPolicy {
 impl Default for ScalingPolicy {
     fn default() -> Self {
         Self {
-            rule: Rule::Elastic(ElasticRule::default()),
+            rule: Rule::Adaptive(AdaptiveRule::default()),
             instances_max: 8,
             launches_max: 10,
             ..PAPER

@@ -148,8 +148,8 @@ fn the_number_has_hard_limits() {
 /// CPU may only raise the number, and not again while a machine is on its way.
 #[test]
 fn cpu_raises_and_never_lowers() {
-    let rule = ElasticRule { cpu_percent_max: Some(80), ..ElasticRule::default() };
-    let policy = ScalingPolicy { rule: Rule::Elastic(rule), ..ScalingPolicy::default() };
+    let rule = AdaptiveRule { cpu_percent_max: Some(80), ..AdaptiveRule::default() };
+    let policy = ScalingPolicy { rule: Rule::Adaptive(rule), ..ScalingPolicy::default() };
     let quiet = polls(&[100; 3]);
     let with = |cpu_percent, starting| {
         let view = TierView { cpu_percent, starting, ..TierView::new(&policy, 2, &quiet) };
