@@ -23,4 +23,4 @@ mod local_machine;
 pub mod process;
 
 pub use dns_embedded::EmbeddedDns;
-pub use local::{AddressPlan, LocalCompute, LocalOptions, live_machines};
+pub use local::{AddressPlan, LocalCompute, LocalOptions, live_machines, remove_dead_machines};

@@ -271,6 +271,20 @@ pub fn live_machines(data: &Path) -> io::Result<Vec<(InstanceId, ProcessIdentity
     Ok(folders.into_iter().filter_map(live).collect())
 }
 
+/// Removes what dead machines left in a data directory; their logs are kept.
+///
+/// # Errors
+///
+/// A folder cannot be read or removed.
+pub fn remove_dead_machines(data: &Path) -> io::Result<()> {
+    for (_, folder) in machine_folders(&data.join("instances"))? {
+        if folder.process(folder.record().as_ref()).is_none() {
+            folder.remove(&data.join("logs"))?;
+        }
+    }
+    Ok(())
+}
+
 /// Every folder below `instances` that is named like an instance, in the order of the names.
 fn machine_folders(instances: &Path) -> io::Result<Vec<(InstanceId, MachineFolder)>> {
     let entries = match fs::read_dir(instances) {

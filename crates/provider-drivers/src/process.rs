@@ -180,17 +180,28 @@ pub fn adopt_orphans() -> io::Result<()> {
     }
 }
 
-/// Takes the exit code of every child that has ended; returns their ids.
+/// A child that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    pub pid: u32,
+    /// `None` if a signal ended it.
+    pub exit_code: Option<i32>,
+}
+
+/// Takes the exit code of every child that has ended.
 ///
 /// Only for a process that does not wait for its children by other means.
-pub fn reap_children() -> Vec<u32> {
+pub fn reap_children() -> Vec<Ended> {
     let mut ended = Vec::new();
     loop {
         let mut status = 0;
         // SAFETY: `status` outlives the call; WNOHANG never blocks.
         let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
         match u32::try_from(pid) {
-            Ok(pid) if pid > 0 => ended.push(pid),
+            Ok(pid) if pid > 0 => {
+                let exit_code = libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status));
+                ended.push(Ended { pid, exit_code });
+            }
             _ => return ended,
         }
     }
