@@ -70,7 +70,8 @@ pub(crate) fn stand(observed: &Observed, around: &Surroundings<'_>) -> Stand {
     if is_in_service(instance, last, around) {
         return fine(InstanceState::InService);
     }
-    if last.is_ready {
+    // Only an answer of this very round lets it into the table.
+    if answer.is_some_and(|node| node.is_ready) {
         return fine(InstanceState::Ready);
     }
     if is_late && !around.memory.was_ready.contains(&instance) {

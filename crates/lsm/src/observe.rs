@@ -1,0 +1,287 @@
+//! Asks every node at once and lists the machines and names: one snapshot per round.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleet::{CallRate, Incarnation, InstanceId, InstanceState, Observation, Poll, Tier};
+use node_api::wire::NodeStatus;
+use provider::{ComputeProvider, DnsProvider, Machine, MachineId, MachineState, ProviderError};
+use scaling::{NodeView, Observed};
+use tokio::task::JoinSet;
+
+use crate::nodes::NodeAccess;
+use crate::rates::{Rates, Sample};
+
+/// Whether a round counts as a poll of the load, or only looks at a fleet in motion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RoundKind {
+    Poll,
+    Settle,
+}
+
+/// What is remembered of each instance between rounds; losing it costs one poll.
+#[derive(Default)]
+pub(crate) struct Observer {
+    histories: BTreeMap<InstanceId, History>,
+}
+
+struct History {
+    /// With its birth: a provider may give the name again to the machine that replaces one.
+    machine: (MachineId, u64),
+    last: Option<NodeStatus>,
+    misses: u32,
+    sample: Option<Sample>,
+    /// Of the last poll; `None` if nothing is known of it.
+    rates: Option<Rates>,
+    load: Load,
+}
+
+/// How many calls an instance takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Load {
+    /// The least that it can be.
+    pub(crate) at_least: CallRate,
+    pub(crate) is_known: bool,
+}
+
+/// The world at one moment.
+pub(crate) struct Snapshot {
+    pub(crate) machines: Vec<Machine>,
+    pub(crate) observed: Vec<Observed>,
+    pub(crate) nodes: BTreeMap<InstanceId, Seen>,
+    pub(crate) dns: Observation<BTreeSet<InstanceId>>,
+}
+
+/// One instance, for reports.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) last: Option<NodeStatus>,
+    pub(crate) rates: Option<Rates>,
+    pub(crate) load: Load,
+}
+
+/// Whom an observation asks.
+pub(crate) struct Sources<'a> {
+    pub(crate) compute: &'a dyn ComputeProvider,
+    pub(crate) dns: &'a dyn DnsProvider,
+    pub(crate) nodes: &'a Arc<dyn NodeAccess>,
+    pub(crate) poll_timeout: Duration,
+    pub(crate) poll_interval: Duration,
+}
+
+impl Observer {
+    /// One round of asking.
+    ///
+    /// # Errors
+    ///
+    /// If the machines cannot be listed: without the list nothing is known, and nothing is done.
+    pub(crate) async fn observe(
+        &mut self,
+        kind: RoundKind,
+        sources: &Sources<'_>,
+    ) -> Result<Snapshot, ProviderError> {
+        let listing = tokio::time::timeout(sources.poll_timeout * 10, sources.compute.list());
+        let too_late = |_| ProviderError::Unavailable { why: "no list in time".to_owned() };
+        let mut machines = listing.await.map_err(too_late)??;
+        machines.retain(|machine| machine.instance.tier != Tier::Store);
+        machines.sort_by_key(|machine| machine.instance);
+        let answers = ask_all(&machines, sources).await;
+        let dns = names(sources).await;
+        self.take(kind, &machines, answers, sources.poll_interval);
+        Ok(self.snapshot(machines, dns))
+    }
+
+    /// Files the answers, and on a poll makes rates of them.
+    fn take(
+        &mut self,
+        kind: RoundKind,
+        machines: &[Machine],
+        mut answers: BTreeMap<InstanceId, NodeStatus>,
+        poll_interval: Duration,
+    ) {
+        let born = |one: &Machine| (one.id.clone(), one.created_at_ms);
+        let listed: BTreeMap<_, _> = machines.iter().map(|one| (one.instance, born(one))).collect();
+        self.histories.retain(|instance, history| listed.get(instance) == Some(&history.machine));
+        // A node so young that its whole life is about one poll.
+        let young_ms = u64::try_from(poll_interval.as_millis() * 2).unwrap_or(u64::MAX);
+        for machine in machines {
+            let history = self.histories.entry(machine.instance).or_insert_with(|| History {
+                machine: born(machine),
+                last: None,
+                misses: 0,
+                sample: None,
+                rates: None,
+                load: Load::default(),
+            });
+            let answer = answers.remove(&machine.instance);
+            match (&answer, kind) {
+                (Some(_), _) => history.misses = 0,
+                (None, RoundKind::Poll) => history.misses = history.misses.saturating_add(1),
+                // At least one, so that it shows as not answering.
+                (None, RoundKind::Settle) => history.misses = history.misses.max(1),
+            }
+            if kind == RoundKind::Poll {
+                let sample = answer.as_ref().map(Sample::of);
+                let since = |sample: &Sample| sample.since(history.sample.as_ref(), young_ms);
+                history.rates = sample.as_ref().and_then(since);
+                history.sample = sample.or_else(|| history.sample.take());
+            }
+            history.last = answer.or_else(|| history.last.take());
+        }
+        if kind == RoundKind::Poll {
+            self.take_loads();
+        }
+    }
+
+    /// A proxy's load is the larger of its own report and of what the balancers gave to it: an
+    /// overloaded proxy misses polls and counts only what it accepts.
+    fn take_loads(&mut self) {
+        let balancers =
+            || self.histories.iter().filter(|(instance, _)| instance.tier == Tier::LoadBalancer);
+        // A balancer that is silent may have given calls to anybody.
+        let all_told = balancers().all(|(_, balancer)| balancer.rates.is_some());
+        let has_balancers = balancers().next().is_some();
+        let mut given: BTreeMap<InstanceId, CallRate> = BTreeMap::new();
+        for rates in balancers().filter_map(|(_, balancer)| balancer.rates.as_ref()) {
+            for (&proxy, &rate) in &rates.calls_to {
+                *given.entry(proxy).or_default() += rate;
+            }
+        }
+        for (instance, history) in &mut self.histories {
+            let own = history.rates.as_ref().map(|rates| rates.calls);
+            let given = given.get(instance).copied().unwrap_or_default();
+            let is_told = instance.tier == Tier::Proxy && has_balancers && all_told;
+            history.load = Load {
+                at_least: own.unwrap_or_default().max(given),
+                is_known: own.is_some() || is_told,
+            };
+        }
+    }
+
+    fn snapshot(&self, machines: Vec<Machine>, dns: Observation<BTreeSet<InstanceId>>) -> Snapshot {
+        let mut snapshot = Snapshot { machines, observed: Vec::new(), nodes: BTreeMap::new(), dns };
+        for machine in &snapshot.machines {
+            let Some(history) = self.histories.get(&machine.instance) else {
+                continue;
+            };
+            let last = history.last.as_ref().map(|status| view_of(status, history.load.at_least));
+            let answers = history.misses == 0;
+            snapshot.observed.push(Observed {
+                instance: machine.instance,
+                machine: machine.id.to_string(),
+                machine_state: match machine.state {
+                    MachineState::Booting => scaling::MachineState::Booting,
+                    MachineState::Running => scaling::MachineState::Running,
+                    MachineState::Dead => scaling::MachineState::Dead,
+                },
+                created_at_ms: machine.created_at_ms,
+                node: match last.clone().filter(|_| answers) {
+                    Some(view) => Observation::Known(view),
+                    None => Observation::Unknown,
+                },
+                last,
+                misses: history.misses,
+            });
+            let (last, rates, load) = (history.last.clone(), history.rates.clone(), history.load);
+            snapshot.nodes.insert(machine.instance, Seen { last, rates, load });
+        }
+        snapshot
+    }
+}
+
+impl Snapshot {
+    /// The tier's poll. Silent are those in service of which nothing is known; before the first
+    /// plan, that is anybody who might be.
+    pub(crate) fn poll(
+        &self,
+        tier: Tier,
+        standings: Option<&BTreeMap<InstanceId, scaling::Standing>>,
+    ) -> Poll {
+        let mut poll = Poll::default();
+        for one in self.observed.iter().filter(|one| one.instance.tier == tier) {
+            let load = self.nodes.get(&one.instance).map(|seen| seen.load).unwrap_or_default();
+            poll.reported += load.at_least;
+            let is_in_service = standings.is_none_or(|standings| {
+                standings
+                    .get(&one.instance)
+                    .is_some_and(|standing| standing.state == InstanceState::InService)
+            });
+            let may_carry = one.machine_state != scaling::MachineState::Dead;
+            poll.silent += u32::from(!load.is_known && is_in_service && may_carry);
+        }
+        poll
+    }
+
+    /// Mean CPU of the tier's instances that answered, percent of one core.
+    pub(crate) fn cpu_percent(&self, tier: Tier) -> Option<u32> {
+        let of_tier = self.nodes.iter().filter(|(instance, _)| instance.tier == tier);
+        let known: Vec<f64> = of_tier
+            .filter_map(|(_, seen)| seen.rates.as_ref())
+            .map(|rates| rates.cpu_percent)
+            .collect();
+        let mean = known.iter().sum::<f64>() / known.len() as f64;
+        // `as` saturates; a mean of nothing is no number.
+        (!known.is_empty()).then_some(mean.round() as u32)
+    }
+}
+
+async fn ask_all(machines: &[Machine], sources: &Sources<'_>) -> BTreeMap<InstanceId, NodeStatus> {
+    let mut asked = JoinSet::new();
+    for machine in machines {
+        let (instance, control) = (machine.instance, machine.addresses.control);
+        let (nodes, timeout) = (Arc::clone(sources.nodes), sources.poll_timeout);
+        asked.spawn(async move {
+            let answer = tokio::time::timeout(timeout, nodes.status(control)).await;
+            (instance, answer)
+        });
+    }
+    let mut answers = BTreeMap::new();
+    while let Some(answered) = asked.join_next().await {
+        match answered {
+            // Something else listens there: it has not answered for this instance.
+            Ok((instance, Ok(Ok(status)))) if status.instance != instance => {
+                tracing::warn!(%instance, answers = %status.instance, "another instance answers");
+            }
+            Ok((instance, Ok(Ok(status)))) => {
+                answers.insert(instance, status);
+            }
+            Ok((instance, Ok(Err(error)))) => tracing::debug!(%instance, %error, "no answer"),
+            Ok((instance, Err(_))) => tracing::debug!(%instance, "no answer in time"),
+            Err(error) => tracing::warn!(%error, "a poll broke off"),
+        }
+    }
+    answers
+}
+
+async fn names(sources: &Sources<'_>) -> Observation<BTreeSet<InstanceId>> {
+    match tokio::time::timeout(sources.poll_timeout * 10, sources.dns.published()).await {
+        Ok(Ok(Some(zone))) => {
+            let names = zone.balancers.iter().filter_map(|target| target.name.parse().ok());
+            Observation::Known(names.collect())
+        }
+        Ok(Ok(None)) => Observation::Absent,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the names are unknown");
+            Observation::Unknown
+        }
+        Err(_) => Observation::Unknown,
+    }
+}
+
+fn view_of(status: &NodeStatus, load: CallRate) -> NodeView {
+    let digest = status.digest.as_deref().and_then(|text| u64::from_str_radix(text, 16).ok());
+    NodeView {
+        incarnation: Incarnation(status.incarnation),
+        is_ready: status.ready,
+        is_draining: status.draining,
+        internal: status.sip.internal,
+        advertised: status.sip.advertised,
+        workers: status.workers.iter().map(|worker| (worker.worker, worker.address)).collect(),
+        generation: status.generation.map(|number| (number.into(), digest.unwrap_or(0))),
+        server_transactions: status.server_transactions,
+        streams_open: status.streams_open,
+        last_sip_activity_ms: status.last_sip_activity_ms,
+        load,
+    }
+}

@@ -1,0 +1,342 @@
+//! The loop: observe, decide, journal, act. One [`Manager::round`] is one turn of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleet::{InstanceId, InstanceState, Poll, Tier};
+use node_api::ManagerHandle;
+use node_api::wire::{Event, EventKind, ManagerStatus};
+use provider::{ComputeProvider, DnsProvider, Zone};
+use scaling::{Action, Memory, Plan, Reason, Standing, TierInput, View, step};
+
+use crate::clock::Clock;
+use crate::config::{LsmConfiguration, NodeTemplate, Settings};
+use crate::execute::{Backoff, Outcome, Tools, execute};
+use crate::journal::Journal;
+use crate::nodes::NodeAccess;
+use crate::observe::{Observer, RoundKind, Snapshot, Sources};
+use crate::report;
+use crate::service::Shared;
+
+/// Polls kept for the decisions.
+const POLLS_MAX: usize = 256;
+
+/// What a manager works on.
+#[derive(Clone)]
+pub struct Seams {
+    pub compute: Arc<dyn ComputeProvider>,
+    pub dns: Arc<dyn DnsProvider>,
+    pub nodes: Arc<dyn NodeAccess>,
+    pub clock: Arc<dyn Clock>,
+}
+
+/// How soon another look is worthwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// At the next poll.
+    Poll,
+    /// Sooner: something was done, or is starting.
+    Soon,
+}
+
+/// The manager without its loop and its server.
+pub struct Manager {
+    settings: Settings,
+    template: Arc<NodeTemplate>,
+    rows: u32,
+    fence: u64,
+    seams: Seams,
+    shared: Arc<Shared>,
+    observer: Observer,
+    polls: BTreeMap<Tier, Vec<Poll>>,
+    memory: Memory,
+    standings: Option<BTreeMap<InstanceId, Standing>>,
+    backoff: Backoff,
+    /// The last decision told of each tier.
+    told: BTreeMap<Tier, (u32, Reason)>,
+    /// The last failure to observe told.
+    blind: Option<String>,
+    rounds_total: u64,
+    started_at_ms: u64,
+}
+
+impl Manager {
+    /// A manager that knows nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// If the journal can be neither opened nor made.
+    pub fn new(config: LsmConfiguration, seams: Seams) -> std::io::Result<Self> {
+        let journal = Journal::open(&config.journal, config.journal_limits)?;
+        let started_at_ms = seams.clock.unix_ms();
+        let status = manager_status(&config.settings, started_at_ms, 0);
+        let shared = Shared::new(journal, report::nothing_yet(started_at_ms, status));
+        let mut manager = Self {
+            rows: config.template.base.rows,
+            settings: config.settings,
+            template: Arc::new(config.template),
+            fence: config.fence,
+            seams,
+            shared: Arc::new(shared),
+            observer: Observer::default(),
+            polls: BTreeMap::new(),
+            memory: Memory::default(),
+            standings: None,
+            backoff: Backoff::default(),
+            told: BTreeMap::new(),
+            blind: None,
+            rounds_total: 0,
+            started_at_ms,
+        };
+        let text = format!("manager starts, process {}", std::process::id());
+        manager.tell(report::event(started_at_ms, EventKind::Manager, text));
+        Ok(manager)
+    }
+
+    /// What others may ask of it.
+    #[must_use]
+    pub fn handle(&self) -> Arc<dyn ManagerHandle> {
+        Arc::clone(&self.shared) as Arc<dyn ManagerHandle>
+    }
+
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
+    /// How often to poll, and how often to look at a fleet in motion.
+    #[must_use]
+    pub fn intervals(&self) -> (Duration, Duration) {
+        let poll = self.settings.timing.poll_interval;
+        (poll, self.settings.settle_interval.min(poll))
+    }
+
+    /// One round that counts as a poll.
+    pub async fn round(&mut self) -> Pace {
+        self.turn(RoundKind::Poll).await
+    }
+
+    /// One look at a fleet in motion: acts are done, loads and silences are not counted.
+    pub async fn settle(&mut self) -> Pace {
+        self.turn(RoundKind::Settle).await
+    }
+
+    /// Says goodbye; the nodes go on.
+    pub(crate) fn leave(&mut self) {
+        let now_ms = self.seams.clock.unix_ms();
+        self.tell(report::event(now_ms, EventKind::Manager, "manager stops, the nodes go on"));
+        self.shared.sync_journal();
+    }
+
+    async fn turn(&mut self, kind: RoundKind) -> Pace {
+        if let Some(settings) = self.shared.take_settings() {
+            self.settings = settings;
+            let now_ms = self.seams.clock.unix_ms();
+            self.tell(report::event(now_ms, EventKind::Manager, "new settings taken"));
+        }
+        self.rounds_total += 1;
+        let observed = self.observe(kind).await;
+        let Some(snapshot) = observed else {
+            self.shared.sync_journal();
+            return Pace::Poll;
+        };
+        if kind == RoundKind::Poll {
+            self.count_polls(&snapshot);
+        }
+        let now_ms = self.seams.clock.unix_ms();
+        let asked = self.shared.asked_to_drain(&snapshot);
+        let mut plan = self.plan(now_ms, &snapshot, &asked);
+        if kind == RoundKind::Settle {
+            plan.memory.rounds = self.memory.rounds;
+        }
+        self.memory = plan.memory.clone();
+        self.tell_decisions(now_ms, &plan);
+        self.tell_changes(now_ms, &plan);
+        let outcomes = self.act(now_ms, &plan, &snapshot).await;
+        let zone = self.zone().await;
+        self.report(now_ms, &snapshot, &plan, zone.as_ref());
+        self.shared.sync_journal();
+        let is_in_motion = outcomes.iter().any(|outcome| outcome.is_done)
+            || plan.standings.values().any(|standing| is_starting(standing.state));
+        self.standings = Some(plan.standings);
+        if is_in_motion && !self.settings.is_dry_run { Pace::Soon } else { Pace::Poll }
+    }
+
+    /// A snapshot; `None`, told once, if the provider does not list its machines.
+    async fn observe(&mut self, kind: RoundKind) -> Option<Snapshot> {
+        let sources = Sources {
+            compute: self.seams.compute.as_ref(),
+            dns: self.seams.dns.as_ref(),
+            nodes: &self.seams.nodes,
+            poll_timeout: self.settings.poll_timeout,
+            poll_interval: self.settings.timing.poll_interval,
+        };
+        match self.observer.observe(kind, &sources).await {
+            Ok(snapshot) => {
+                self.blind = None;
+                Some(snapshot)
+            }
+            Err(error) => {
+                let text = format!("failed to list the machines: {error}");
+                if self.blind.as_ref() != Some(&text) {
+                    let now_ms = self.seams.clock.unix_ms();
+                    self.tell(report::event(now_ms, EventKind::Failure, text.clone()));
+                    self.blind = Some(text);
+                }
+                None
+            }
+        }
+    }
+
+    fn count_polls(&mut self, snapshot: &Snapshot) {
+        for tier in [Tier::LoadBalancer, Tier::Proxy] {
+            let poll = snapshot.poll(tier, self.standings.as_ref());
+            let polls = self.polls.entry(tier).or_default();
+            polls.push(poll);
+            let surplus = polls.len().saturating_sub(POLLS_MAX);
+            polls.drain(..surplus);
+        }
+    }
+
+    fn plan(&self, now_ms: u64, snapshot: &Snapshot, asked: &BTreeSet<InstanceId>) -> Plan {
+        let input = |tier, policy| TierInput {
+            policy,
+            polls: self.polls.get(&tier).map_or(&[], Vec::as_slice),
+            cpu_percent: snapshot.cpu_percent(tier),
+        };
+        step(&View {
+            now_ms,
+            balancers: input(Tier::LoadBalancer, &self.settings.balancers),
+            proxies: input(Tier::Proxy, &self.settings.proxies),
+            timing: &self.settings.timing,
+            observed: &snapshot.observed,
+            dns: &snapshot.dns,
+            asked_to_drain: asked,
+            rows: self.rows,
+            fence: self.fence,
+            is_dry_run: self.settings.is_dry_run,
+            memory: &self.memory,
+        })
+    }
+
+    /// A decision is told when it changes something, or when it would and may not.
+    fn tell_decisions(&mut self, now_ms: u64, plan: &Plan) {
+        for (&tier, tier_plan) in &plan.tiers {
+            let decision = &tier_plan.decision;
+            let changes = decision.instances != tier_plan.planned;
+            let is_held =
+                matches!(decision.reason, Reason::AtMaximum { .. } | Reason::LaunchLimit { .. });
+            let told = self.told.get(&tier).is_some_and(|(instances, reason)| {
+                *instances == decision.instances
+                    && std::mem::discriminant(reason) == std::mem::discriminant(&decision.reason)
+            });
+            // A change that is carried out is news each time; one that is not, once.
+            let is_news = !told || (changes && !self.settings.is_dry_run);
+            if (changes || is_held) && is_news {
+                let dry_run = self.settings.is_dry_run;
+                self.tell(report::decision_event(now_ms, tier, tier_plan, dry_run));
+            }
+            self.told.insert(tier, (decision.instances, decision.reason.clone()));
+        }
+    }
+
+    /// Instances that came, went or changed their state since the round before.
+    fn tell_changes(&mut self, now_ms: u64, plan: &Plan) {
+        let before = self.standings.take().unwrap_or_default();
+        let mut events = Vec::new();
+        let mut change = |instance: InstanceId, text: String| {
+            events.push(Event {
+                tier: Some(instance.tier.name().to_owned()),
+                instance: Some(instance),
+                ..report::event(now_ms, EventKind::Instance, text)
+            });
+        };
+        for (&instance, standing) in &plan.standings {
+            match before.get(&instance) {
+                None => change(instance, format!("seen, {}", standing.state)),
+                Some(earlier) if earlier.state != standing.state => {
+                    change(instance, format!("{}, was {}", standing.state, earlier.state));
+                }
+                Some(_) => {}
+            }
+        }
+        for instance in before.keys().filter(|instance| !plan.standings.contains_key(instance)) {
+            change(*instance, "gone".to_owned());
+        }
+        for event in events {
+            self.tell(event);
+        }
+    }
+
+    async fn act(&mut self, now_ms: u64, plan: &Plan, snapshot: &Snapshot) -> Vec<Outcome> {
+        let controls: BTreeMap<InstanceId, SocketAddr> = snapshot
+            .machines
+            .iter()
+            .map(|machine| (machine.instance, machine.addresses.control))
+            .collect();
+        let tools = Tools {
+            compute: Arc::clone(&self.seams.compute),
+            dns: Arc::clone(&self.seams.dns),
+            nodes: Arc::clone(&self.seams.nodes),
+            template: Arc::clone(&self.template),
+            dns_ttl: self.settings.timing.dns_ttl,
+            act_timeout: self.settings.act_timeout,
+        };
+        let actions: Vec<Action> = plan.actions.clone();
+        let outcomes = execute(actions, &tools, &controls, &mut self.backoff, now_ms).await;
+        let at_ms = self.seams.clock.unix_ms();
+        for outcome in &outcomes {
+            self.tell(report::outcome_event(at_ms, outcome));
+            if let Some(instance) = outcome.instance.filter(|_| outcome.is_gone) {
+                self.shared.forget_drain(instance);
+            }
+        }
+        outcomes
+    }
+
+    /// What the DNS serves after the acts; only for the report.
+    async fn zone(&self) -> Option<Zone> {
+        let limit = self.settings.poll_timeout;
+        tokio::time::timeout(limit, self.seams.dns.published()).await.ok()?.ok()?
+    }
+
+    fn report(&self, now_ms: u64, snapshot: &Snapshot, plan: &Plan, zone: Option<&Zone>) {
+        let status = manager_status(&self.settings, self.started_at_ms, self.rounds_total);
+        let fleet = report::fleet_status(now_ms, status, &self.settings, snapshot, plan, zone);
+        self.shared.publish(fleet);
+    }
+
+    /// Into the journal, and into the log.
+    fn tell(&mut self, event: Event) {
+        let about = event.instance.map(|instance| instance.to_string());
+        let about = about.or_else(|| event.tier.clone()).unwrap_or_else(|| "fleet".to_owned());
+        match event.kind {
+            EventKind::Failure => tracing::warn!(about, "{}", event.text),
+            _ => tracing::info!(about, "{}", event.text),
+        }
+        self.shared.append(event);
+    }
+}
+
+fn manager_status(settings: &Settings, started_at_ms: u64, rounds_total: u64) -> ManagerStatus {
+    let poll = settings.timing.poll_interval;
+    ManagerStatus {
+        pid: std::process::id(),
+        started_at_ms,
+        rounds_total,
+        poll_interval_ms: u64::try_from(poll.as_millis()).unwrap_or(u64::MAX),
+        dry_run: settings.is_dry_run,
+        frozen: settings.proxies.is_frozen && settings.balancers.is_frozen,
+    }
+}
+
+const fn is_starting(state: InstanceState) -> bool {
+    matches!(
+        state,
+        InstanceState::Requested
+            | InstanceState::Booting
+            | InstanceState::Configuring
+            | InstanceState::Ready
+    )
+}
