@@ -1,0 +1,85 @@
+//! Credentials and challenges: `Authorization`, `Proxy-Authorization`, `WWW-Authenticate`,
+//! `Proxy-Authenticate` (RFC 3261 §25.1, RFC 8760). Each field holds one of them.
+//!
+//! ```abnf
+//! credentials = auth-scheme LWS auth-param *( COMMA auth-param )
+//! challenge   = auth-scheme LWS auth-param *( COMMA auth-param )
+//! auth-param  = token EQUAL ( token / quoted-string )
+//! ```
+
+use std::borrow::Cow;
+
+use super::param::unquoted;
+use crate::span::Span;
+use crate::syntax::{Cursor, is_token, is_value};
+
+/// The parameters of one set of credentials or one challenge.
+#[derive(Clone, Copy, Debug)]
+pub struct AuthParams<'a> {
+    scheme: &'a [u8],
+    rest: &'a [u8],
+}
+
+impl<'a> AuthParams<'a> {
+    /// Reads a field's value; `None` if it does not begin with a scheme.
+    pub fn parse(value: &'a [u8]) -> Option<Self> {
+        let mut cursor = Cursor::new(value, Span::of(0, value.len()));
+        cursor.skip_lws();
+        let scheme = cursor.run(is_token);
+        (!scheme.is_empty()).then(|| Self { scheme: scheme.slice(value), rest: cursor.rest() })
+    }
+
+    /// As written; compare case-insensitively.
+    pub const fn scheme(&self) -> &'a [u8] {
+        self.scheme
+    }
+
+    /// Whether the scheme is Digest.
+    pub const fn is_digest(&self) -> bool {
+        self.scheme.eq_ignore_ascii_case(b"Digest")
+    }
+
+    /// Every parameter in order, as written: quotes and escapes stay. Ends at the first fault.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+        let rest = self.rest;
+        let mut cursor = Cursor::new(rest, Span::of(0, rest.len()));
+        std::iter::from_fn(move || {
+            next(&mut cursor).map(|(name, value)| (name.slice(rest), value.slice(rest)))
+        })
+    }
+
+    /// The value of the first parameter of that name as written, quotes included.
+    pub fn raw(&self, name: &[u8]) -> Option<&'a [u8]> {
+        self.iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    /// The value without quotes and escapes.
+    pub fn get(&self, name: &[u8]) -> Option<Cow<'a, [u8]>> {
+        let text = unquoted(self.raw(name)?);
+        if !text.contains(&b'\\') {
+            return Some(Cow::Borrowed(text));
+        }
+        let mut plain = Vec::with_capacity(text.len());
+        let mut octets = text.iter();
+        while let Some(octet) = octets.next() {
+            let octet = if *octet == b'\\' { octets.next().unwrap_or(octet) } else { octet };
+            plain.push(*octet);
+        }
+        Some(Cow::Owned(plain))
+    }
+}
+
+fn next(cursor: &mut Cursor<'_>) -> Option<(Span, Span)> {
+    cursor.skip_lws();
+    while cursor.eat(b',') {
+        cursor.skip_lws();
+    }
+    let name = cursor.run(is_token);
+    cursor.skip_lws();
+    if name.is_empty() || !cursor.eat(b'=') {
+        return None;
+    }
+    cursor.skip_lws();
+    let value = if cursor.peek() == Some(b'"') { cursor.quoted()? } else { cursor.run(is_value) };
+    Some((name, value))
+}

@@ -1,0 +1,398 @@
+//! A message as a view: the received octets and an index of where each field lies.
+
+use crate::error::{HeaderError, UriError};
+use crate::header::HeaderName;
+use crate::header::contact::Contacts;
+use crate::header::cseq::CSeq;
+use crate::header::from_to;
+use crate::header::max_forwards::MaxForwards;
+use crate::header::name_addr::{NameAddr, NameAddrParts};
+use crate::header::route::RouteValue;
+use crate::header::value::{Value, Values};
+use crate::header::via::{Via, ViaParts};
+use crate::limits::FIELDS_MAX;
+use crate::method::Method;
+use crate::span::Span;
+use crate::status::StatusCode;
+use crate::uri::Uri;
+
+/// Where one header field lies. 16 bits are enough: a message has at most 65,535 octets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot {
+    pub(crate) name: HeaderName,
+    pub(crate) name_length: u16,
+    pub(crate) line_start: u16,
+    pub(crate) value_start: u16,
+    pub(crate) value_end: u16,
+    pub(crate) line_end: u16,
+}
+
+impl Slot {
+    const UNUSED: Self = Self {
+        name: HeaderName::OTHER,
+        name_length: 0,
+        line_start: 0,
+        value_start: 0,
+        value_end: 0,
+        line_end: 0,
+    };
+
+    pub(crate) fn line(&self) -> Span {
+        Span::new(self.line_start.into(), self.line_end.into())
+    }
+
+    pub(crate) fn value(&self) -> Span {
+        Span::new(self.value_start.into(), self.value_end.into())
+    }
+}
+
+/// What the start line says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Start {
+    Request { method: Span, uri: Span },
+    Response { status: StatusCode, reason: Span },
+}
+
+/// What parsing has already understood, because every element on the way needs it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Head {
+    pub(crate) start: Start,
+    pub(crate) headers_start: u32,
+    pub(crate) headers_end: u32,
+    pub(crate) body: Span,
+    pub(crate) top_via: Option<TopVia>,
+    pub(crate) from: Option<NameAddrParts>,
+    pub(crate) to: Option<NameAddrParts>,
+    pub(crate) call_id: Span,
+    pub(crate) cseq: Option<(u32, Span)>,
+    pub(crate) max_forwards: Option<MaxForwards>,
+    pub(crate) expires: Option<u32>,
+}
+
+/// The first Via value and how it stands in its line.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TopVia {
+    pub(crate) parts: ViaParts,
+    pub(crate) line: Span,
+    /// The next value of the same line, if there is one.
+    pub(crate) following: Option<u32>,
+}
+
+impl Head {
+    pub(crate) const EMPTY: Self = Self {
+        start: Start::Request { method: Span::new(0, 0), uri: Span::new(0, 0) },
+        headers_start: 0,
+        headers_end: 0,
+        body: Span::new(0, 0),
+        top_via: None,
+        from: None,
+        to: None,
+        call_id: Span::new(0, 0),
+        cseq: None,
+        max_forwards: None,
+        expires: None,
+    };
+}
+
+/// Room for the index of one message; no heap. Make one and reuse it.
+#[derive(Clone, Debug)]
+pub struct Index {
+    pub(crate) head: Head,
+    pub(crate) slots: [Slot; FIELDS_MAX],
+    pub(crate) used: usize,
+}
+
+impl Index {
+    /// An index of nothing.
+    pub const fn new() -> Self {
+        Self { head: Head::EMPTY, slots: [Slot::UNUSED; FIELDS_MAX], used: 0 }
+    }
+
+    pub(crate) fn fields(&self) -> &[Slot] {
+        self.slots.get(..self.used).unwrap_or_default()
+    }
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// One message. Cheap to copy; lives as long as its octets and its index.
+#[derive(Clone, Copy)]
+pub struct Message<'a> {
+    bytes: &'a [u8],
+    head: &'a Head,
+    slots: &'a [Slot],
+}
+
+/// One header field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field<'a> {
+    pub name: HeaderName,
+    /// The name as written.
+    pub raw_name: &'a [u8],
+    /// The value without white space around it; folds inside stay.
+    pub value: &'a [u8],
+    /// From the name to the last line end, folded lines included.
+    pub line: Span,
+    pub value_span: Span,
+}
+
+/// The fields of one name.
+#[derive(Clone)]
+pub struct Fields<'a> {
+    bytes: &'a [u8],
+    slots: std::slice::Iter<'a, Slot>,
+    name: Option<HeaderName>,
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Field<'a>;
+
+    fn next(&mut self) -> Option<Field<'a>> {
+        let name = self.name;
+        let slot = self.slots.find(|slot| name.is_none_or(|name| slot.name == name))?;
+        let name_end = u32::from(slot.line_start) + u32::from(slot.name_length);
+        Some(Field {
+            name: slot.name,
+            raw_name: Span::new(slot.line_start.into(), name_end).slice(self.bytes),
+            value: slot.value().slice(self.bytes),
+            line: slot.line(),
+            value_span: slot.value(),
+        })
+    }
+}
+
+impl<'a> Message<'a> {
+    pub(crate) const fn new(bytes: &'a [u8], head: &'a Head, slots: &'a [Slot]) -> Self {
+        Self { bytes, head, slots }
+    }
+
+    pub(crate) const fn head(&self) -> &'a Head {
+        self.head
+    }
+
+    pub(crate) const fn slots(&self) -> &'a [Slot] {
+        self.slots
+    }
+
+    /// Exactly this message: no line ends before it, nothing after its body.
+    pub const fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Whether it is a request; otherwise it is a response.
+    pub const fn is_request(&self) -> bool {
+        matches!(self.head.start, Start::Request { .. })
+    }
+
+    /// The method of a request.
+    pub fn method(&self) -> Option<Method<'a>> {
+        match self.head.start {
+            Start::Request { method, .. } => Some(Method::from_bytes(self.text(method))),
+            Start::Response { .. } => None,
+        }
+    }
+
+    /// Where the Request-URI lies.
+    pub const fn request_uri(&self) -> Option<Span> {
+        match self.head.start {
+            Start::Request { uri, .. } => Some(uri),
+            Start::Response { .. } => None,
+        }
+    }
+
+    /// The Request-URI as written; empty for a response.
+    pub fn request_uri_bytes(&self) -> &'a [u8] {
+        self.request_uri().map(|uri| self.text(uri)).unwrap_or_default()
+    }
+
+    /// The Request-URI understood.
+    pub fn uri(&self) -> Result<Uri<'a>, UriError> {
+        Uri::parse(self.request_uri_bytes())
+    }
+
+    /// The status of a response.
+    pub const fn status(&self) -> Option<StatusCode> {
+        match self.head.start {
+            Start::Request { .. } => None,
+            Start::Response { status, .. } => Some(status),
+        }
+    }
+
+    /// The reason phrase; may be empty, may hold any octet.
+    pub fn reason(&self) -> &'a [u8] {
+        match self.head.start {
+            Start::Request { .. } => b"",
+            Start::Response { reason, .. } => self.text(reason),
+        }
+    }
+
+    /// The body; may be empty.
+    pub fn body(&self) -> &'a [u8] {
+        self.text(self.head.body)
+    }
+
+    /// Where the body lies.
+    pub const fn body_span(&self) -> Span {
+        self.head.body
+    }
+
+    /// The octets of a place in this message.
+    pub fn text(&self, span: Span) -> &'a [u8] {
+        span.slice(self.bytes)
+    }
+
+    /// The first octet after the start line: where a field goes to come first.
+    pub const fn headers_start(&self) -> u32 {
+        self.head.headers_start
+    }
+
+    /// Where the empty line begins: where a field goes to come last.
+    pub const fn headers_end(&self) -> u32 {
+        self.head.headers_end
+    }
+
+    /// Every header field in order.
+    pub fn fields(&self) -> Fields<'a> {
+        Fields { bytes: self.bytes, slots: self.slots.iter(), name: None }
+    }
+
+    /// The fields of one known name in order.
+    pub fn all(&self, name: HeaderName) -> Fields<'a> {
+        Fields { bytes: self.bytes, slots: self.slots.iter(), name: Some(name) }
+    }
+
+    /// The first field of one known name.
+    pub fn field(&self, name: HeaderName) -> Option<Field<'a>> {
+        self.all(name).next()
+    }
+
+    /// The fields of any name, private ones included, whatever its case. Compact forms are
+    /// found by [`Self::all`] only.
+    pub fn named<'n>(&self, name: &'n [u8]) -> impl Iterator<Item = Field<'a>> + use<'a, 'n> {
+        self.fields().filter(move |field| field.raw_name.eq_ignore_ascii_case(name))
+    }
+
+    /// The values of one name: listed with commas or repeated, it makes no difference.
+    pub fn values(&self, name: HeaderName) -> Values<'a, Fields<'a>> {
+        Values::new(self.bytes, self.all(name))
+    }
+
+    /// Every hop, the nearest first.
+    pub fn vias(&self) -> impl Iterator<Item = Result<Via<'a>, HeaderError>> + Clone + use<'a> {
+        let bytes = self.bytes;
+        self.values(HeaderName::VIA).map(move |value| Via::parse(bytes, value))
+    }
+
+    /// The nearest hop.
+    pub fn top_via(&self) -> Result<Via<'a>, HeaderError> {
+        let Some(top) = &self.head.top_via else {
+            let missing = HeaderError::Missing { name: HeaderName::VIA };
+            return self.vias().next().unwrap_or(Err(missing));
+        };
+        let span = top.parts.value;
+        let value = Value::at_line_start(span.slice(self.bytes), span, top.line, top.following);
+        Ok(Via::from_parts(self.bytes, value, top.parts))
+    }
+
+    fn address(
+        &self,
+        parts: Option<NameAddrParts>,
+        name: HeaderName,
+    ) -> Result<NameAddr<'a>, HeaderError> {
+        let parts = match parts {
+            Some(parts) => parts,
+            None => {
+                let field = self.field(name).ok_or(HeaderError::Missing { name })?;
+                from_to::read(self.bytes, field.value_span, name)?
+            }
+        };
+        Ok(NameAddr::from_parts(self.bytes, parts))
+    }
+
+    /// Who sent the request.
+    pub fn from(&self) -> Result<NameAddr<'a>, HeaderError> {
+        self.address(self.head.from, HeaderName::FROM)
+    }
+
+    /// Whom the request is for, by name.
+    pub fn to(&self) -> Result<NameAddr<'a>, HeaderError> {
+        self.address(self.head.to, HeaderName::TO)
+    }
+
+    /// The tag of the From; elements of RFC 2543 write none.
+    pub fn from_tag(&self) -> Option<&'a [u8]> {
+        self.head.from?.tag.map(|tag| self.text(tag))
+    }
+
+    /// The tag of the To: a request that has one is inside a dialog.
+    pub fn to_tag(&self) -> Option<&'a [u8]> {
+        self.head.to?.tag.map(|tag| self.text(tag))
+    }
+
+    /// The Call-ID; empty only if the message was refused for its absence.
+    pub fn call_id(&self) -> &'a [u8] {
+        self.text(self.head.call_id)
+    }
+
+    /// The CSeq; zero and no method only if the message was refused for its absence.
+    pub fn cseq(&self) -> CSeq<'a> {
+        let (number, method) = self.head.cseq.unwrap_or_default();
+        CSeq { number, method: Method::from_bytes(self.text(method)) }
+    }
+
+    /// The hops left, if the field is there.
+    pub const fn max_forwards(&self) -> Option<MaxForwards> {
+        self.head.max_forwards
+    }
+
+    /// The Expires field in seconds, if it is there. In a response one that is malformed is not.
+    pub const fn expires(&self) -> Option<u32> {
+        self.head.expires
+    }
+
+    /// What the Contact fields hold.
+    pub fn contacts(&self) -> Result<Contacts<'a>, HeaderError> {
+        Contacts::of(self)
+    }
+
+    fn route_values(
+        &self,
+        name: HeaderName,
+    ) -> impl Iterator<Item = Result<RouteValue<'a>, HeaderError>> + Clone + use<'a> {
+        let bytes = self.bytes;
+        self.values(name).map(move |value| RouteValue::parse(bytes, value, name))
+    }
+
+    /// The Route values, the next first.
+    pub fn routes(
+        &self,
+    ) -> impl Iterator<Item = Result<RouteValue<'a>, HeaderError>> + Clone + use<'a> {
+        self.route_values(HeaderName::ROUTE)
+    }
+
+    /// The Record-Route values, the nearest first.
+    pub fn record_routes(
+        &self,
+    ) -> impl Iterator<Item = Result<RouteValue<'a>, HeaderError>> + Clone + use<'a> {
+        self.route_values(HeaderName::RECORD_ROUTE)
+    }
+
+    /// The Path values, the nearest to the registrar first.
+    pub fn paths(
+        &self,
+    ) -> impl Iterator<Item = Result<RouteValue<'a>, HeaderError>> + Clone + use<'a> {
+        self.route_values(HeaderName::PATH)
+    }
+}
+
+impl std::fmt::Debug for Message<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let length = (self.head.headers_start as usize).saturating_sub(2);
+        let line = self.bytes.get(..length).unwrap_or_default();
+        write!(f, "Message(\"{}\", Call-ID {})", line.escape_ascii(), self.call_id().escape_ascii())
+    }
+}

@@ -1,0 +1,225 @@
+//! URIs: SIP and SIPS taken apart, others carried through (RFC 3261 §19.1).
+//!
+//! ```abnf
+//! SIP-URI  = "sip:" [ userinfo ] hostport uri-parameters [ headers ]
+//! userinfo = ( user / telephone-subscriber ) [ ":" password ] "@"
+//! hostport = host [ ":" port ]
+//! ```
+
+mod compare;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+pub use self::compare::{equivalent, normalised, unescape};
+use crate::error::UriError;
+use crate::span::Span;
+use crate::syntax::{is_host, is_uri, number};
+
+/// What kind of URI it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme<'a> {
+    Sip,
+    Sips,
+    Tel,
+    /// As written.
+    Other(&'a [u8]),
+}
+
+/// A URI taken apart. User, host and parameters are empty unless the scheme is SIP or SIPS.
+#[derive(Clone, Copy, Debug)]
+pub struct Uri<'a> {
+    bytes: &'a [u8],
+    scheme: Scheme<'a>,
+    user: Option<&'a [u8]>,
+    password: Option<&'a [u8]>,
+    host: &'a [u8],
+    host_start: u32,
+    port: Option<u16>,
+    params: &'a [u8],
+    headers: Option<&'a [u8]>,
+}
+
+/// A URI parameter, still escaped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UriParam<'a> {
+    pub name: &'a [u8],
+    pub value: Option<&'a [u8]>,
+}
+
+impl<'a> Uri<'a> {
+    /// Takes a URI apart.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, UriError> {
+        if !bytes.iter().all(|byte| is_uri(*byte)) {
+            return Err(UriError::Octet);
+        }
+        let (scheme, rest) = split_once(bytes, b':').ok_or(UriError::Scheme)?;
+        let scheme = read_scheme(scheme)?;
+        let mut uri = Self {
+            bytes,
+            scheme,
+            user: None,
+            password: None,
+            host: b"",
+            host_start: 0,
+            port: None,
+            params: b"",
+            headers: None,
+        };
+        if matches!(scheme, Scheme::Sip | Scheme::Sips) {
+            uri.read_sip(rest)?;
+        } else if rest.is_empty() {
+            return Err(UriError::Scheme);
+        }
+        Ok(uri)
+    }
+
+    fn read_sip(&mut self, rest: &'a [u8]) -> Result<(), UriError> {
+        let mut rest = rest;
+        if let Some((userinfo, after)) = split_once(rest, b'@') {
+            rest = after;
+            let (user, password) = match split_once(userinfo, b':') {
+                Some((user, password)) => (user, Some(password)),
+                None => (userinfo, None),
+            };
+            if user.is_empty() || rest.contains(&b'@') {
+                return Err(UriError::User);
+            }
+            self.user = Some(user);
+            self.password = password;
+        }
+        self.host_start = (self.bytes.len() - rest.len()) as u32;
+        let host_end = read_host_end(rest)?;
+        let (host, rest) = rest.split_at_checked(host_end).ok_or(UriError::Host)?;
+        self.host = host;
+        let (rest, headers) = match split_once(rest, b'?') {
+            Some((rest, headers)) => (rest, Some(headers)),
+            None => (rest, None),
+        };
+        self.headers = headers;
+        let (port, params) = match rest.iter().position(|byte| *byte == b';') {
+            Some(at) => rest.split_at_checked(at).unwrap_or((rest, b"")),
+            None => (rest, &b""[..]),
+        };
+        if let Some(digits) = port.strip_prefix(b":") {
+            let port = number(digits).flatten().and_then(|port| port.try_into().ok());
+            self.port = Some(port.ok_or(UriError::Port)?);
+        } else if !port.is_empty() {
+            return Err(UriError::Host);
+        }
+        self.params = params;
+        if self.params().any(|param| param.name.is_empty()) {
+            return Err(UriError::Parameter);
+        }
+        Ok(())
+    }
+
+    /// The URI as written.
+    pub const fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// What kind of URI it is.
+    pub const fn scheme(&self) -> Scheme<'a> {
+        self.scheme
+    }
+
+    /// Whether it is a SIP or SIPS URI, the only ones taken apart.
+    pub const fn is_sip(&self) -> bool {
+        matches!(self.scheme, Scheme::Sip | Scheme::Sips)
+    }
+
+    /// The user part, still escaped, its own parameters included.
+    pub const fn user(&self) -> Option<&'a [u8]> {
+        self.user
+    }
+
+    /// The password, which nobody should use.
+    pub const fn password(&self) -> Option<&'a [u8]> {
+        self.password
+    }
+
+    /// Name or address; an IPv6 address keeps its brackets.
+    pub const fn host(&self) -> &'a [u8] {
+        self.host
+    }
+
+    /// Where the host lies in [`Self::bytes`].
+    pub const fn host_span(&self) -> Span {
+        Span::of(self.host_start as usize, self.host_start as usize + self.host.len())
+    }
+
+    /// The port, if one is written.
+    pub const fn port(&self) -> Option<u16> {
+        self.port
+    }
+
+    /// The parameters in order, still escaped.
+    pub fn params(&self) -> impl Iterator<Item = UriParam<'a>> + Clone + use<'a> {
+        let params = self.params.strip_prefix(b";");
+        params.into_iter().flat_map(|params| params.split(|byte| *byte == b';')).map(|param| {
+            match split_once(param, b'=') {
+                Some((name, value)) => UriParam { name, value: Some(value) },
+                None => UriParam { name: param, value: None },
+            }
+        })
+    }
+
+    /// The value of a parameter: `Some(None)` if it stands without one.
+    pub fn param(&self, name: &[u8]) -> Option<Option<&'a [u8]>> {
+        self.params().find(|param| param.name.eq_ignore_ascii_case(name)).map(|param| param.value)
+    }
+
+    /// What follows the question mark.
+    pub const fn headers(&self) -> Option<&'a [u8]> {
+        self.headers
+    }
+}
+
+fn read_scheme(scheme: &[u8]) -> Result<Scheme<'_>, UriError> {
+    let is_rest = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
+    match scheme {
+        _ if scheme.eq_ignore_ascii_case(b"sip") => Ok(Scheme::Sip),
+        _ if scheme.eq_ignore_ascii_case(b"sips") => Ok(Scheme::Sips),
+        _ if scheme.eq_ignore_ascii_case(b"tel") => Ok(Scheme::Tel),
+        [first, rest @ ..] if first.is_ascii_alphabetic() && rest.iter().all(is_rest) => {
+            Ok(Scheme::Other(scheme))
+        }
+        _ => Err(UriError::Scheme),
+    }
+}
+
+fn read_host_end(rest: &[u8]) -> Result<usize, UriError> {
+    if rest.first() == Some(&b'[') {
+        let end = memchr::memchr(b']', rest).ok_or(UriError::Host)? + 1;
+        return rest.get(..end).and_then(parse_ip).map(|_| end).ok_or(UriError::Host);
+    }
+    match rest.iter().position(|byte| !is_host(*byte)).unwrap_or(rest.len()) {
+        0 => Err(UriError::Host),
+        end => Ok(end),
+    }
+}
+
+fn split_once(bytes: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
+    let at = memchr::memchr(separator, bytes)?;
+    Some((bytes.get(..at)?, bytes.get(at + 1..)?))
+}
+
+/// An address: IPv4, IPv6, or IPv6 in brackets. Liberal with the `:::` that the grammar of
+/// RFC 3261 allows before an embedded IPv4 address (RFC 5118 §4.10).
+pub fn parse_ip(host: &[u8]) -> Option<IpAddr> {
+    let inner = host.strip_prefix(b"[").and_then(|host| host.strip_suffix(b"]"));
+    let first = host.first()?;
+    if inner.is_none() && !first.is_ascii_hexdigit() && *first != b':' {
+        return None;
+    }
+    let text = std::str::from_utf8(inner.unwrap_or(host)).ok()?;
+    if let (None, Ok(address)) = (inner, text.parse::<Ipv4Addr>()) {
+        return Some(IpAddr::V4(address));
+    }
+    if let Some((before, after)) = text.split_once(":::") {
+        let mut collapsed = String::with_capacity(text.len());
+        collapsed.extend([before, "::", after]);
+        return collapsed.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
+    }
+    text.parse::<Ipv6Addr>().ok().map(IpAddr::V6)
+}
