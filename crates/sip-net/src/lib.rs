@@ -20,9 +20,15 @@
 //! `clock` → `poll` (waiting) → `udp` (over `system`) → `stream` (over `connections`) →
 //! `received` and `response_address` (RFC 3261 §18.2) → `resolve` (RFC 3263).
 
+mod background;
 pub mod clock;
+mod connections;
 pub mod limits;
 pub mod poll;
+pub mod received;
+pub mod resolve;
+pub mod response_address;
+pub mod stream;
 mod system;
 pub mod udp;
 

@@ -1,12 +1,10 @@
 //! What the receiver of a request writes on its top Via: where it really came from
 //! (RFC 3261 §18.2.1, RFC 3581 §4).
 
-use std::fmt;
-use std::io::{Cursor, Write};
+use std::io::Write;
 use std::net::SocketAddr;
 
-use sip_message::header::{HeaderError, Rport};
-use sip_message::{Edits, Message};
+use sip_message::{Edits, HeaderError, Message};
 
 /// Notes in `edits` that `message` came from `source`: `received` always, `rport` if the client
 /// asked for it. Values that the client wrote there itself are replaced.
@@ -23,47 +21,89 @@ pub fn edit(
     edits: &mut Edits,
 ) -> Result<(), HeaderError> {
     let via = message.top_via()?;
-    let mut received = None;
-    let mut rport = None;
-    for param in via.params() {
-        if param.name.eq_ignore_ascii_case(b"received") {
-            received = received.or(Some(param.span));
-        } else if param.name.eq_ignore_ascii_case(b"rport") {
-            rport = rport.or(Some(param.span));
-        }
+    // A parameter's span begins with its semicolon. Writing to a `Vec` cannot fail.
+    if let Some(rport) = via.find_param(b"rport") {
+        edits.replace_with(rport.span, |out| {
+            let _ = write!(out, ";rport={}", source.port());
+        });
     }
-    let mut text = Text::default();
-    if let Some(span) = rport {
-        edits.replace(span, text.set(format_args!("rport={}", source.port())));
-    }
-    let received_text = text.set(format_args!("received={}", source.ip()));
-    match received {
-        Some(span) => edits.replace(span, received_text),
+    let ip = source.ip();
+    match via.find_param(b"received") {
+        Some(received) => edits.replace_with(received.span, |out| {
+            let _ = write!(out, ";received={ip}");
+        }),
         None => edits.insert_with(via.end(), |out| {
-            out.push(b';');
-            out.extend_from_slice(received_text);
+            let _ = write!(out, ";received={ip}");
         }),
     }
     Ok(())
 }
 
-/// One parameter on the stack: this runs for every request of a load balancer.
-struct Text {
-    bytes: [u8; 64],
-}
+#[cfg(test)]
+mod tests {
+    use sip_message::{Framing, Index, parse};
 
-impl Default for Text {
-    fn default() -> Self {
-        Self { bytes: [0; 64] }
+    use super::*;
+
+    /// The Via lines of a request with `vias` after it came from `source`.
+    fn edited(vias: &str, source: &str) -> String {
+        let request = format!(
+            "OPTIONS sip:a@example.com SIP/2.0\r\n{vias}\r\nFrom: <sip:b@example.com>;tag=1\r\n\
+             To: <sip:a@example.com>\r\nCall-ID: c\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"
+        );
+        let mut index = Index::new();
+        let parsed = parse(request.as_bytes(), &mut index, Framing::Datagram);
+        let message = parsed.unwrap_or_else(|refused| panic!("{vias}: {}", refused.error));
+        let mut edits = Edits::new();
+        edit(&message, source.parse().expect("an address"), &mut edits).expect("a top Via");
+        let mut out = Vec::new();
+        edits.apply(message.bytes(), &mut out);
+        let text = String::from_utf8(out).expect("text");
+        let (_, rest) = text.split_once("SIP/2.0\r\n").expect("a start line");
+        let (vias, _) = rest.split_once("\r\nFrom").expect("a From");
+        vias.to_owned()
     }
-}
 
-impl Text {
-    /// `text` as bytes; `received=` and the longest IPv6 address are 54.
-    fn set(&mut self, text: fmt::Arguments<'_>) -> &[u8] {
-        let mut cursor = Cursor::new(self.bytes.as_mut_slice());
-        let _ = cursor.write_fmt(text);
-        let length = usize::try_from(cursor.position()).unwrap_or_default();
-        self.bytes.get(..length).unwrap_or_default()
+    #[test]
+    fn top_via_says_where_the_request_came_from() {
+        struct Row {
+            name: &'static str,
+            vias: &'static str,
+            source: &'static str,
+            expected: &'static str,
+        }
+        #[rustfmt::skip]
+        let table = [
+            Row {
+                name: "always received, even if it is sent-by",
+                vias: "Via: SIP/2.0/UDP 127.1.2.3:5070;branch=z9hG4bKa", source: "127.1.2.3:5070",
+                expected: "Via: SIP/2.0/UDP 127.1.2.3:5070;branch=z9hG4bKa;received=127.1.2.3",
+            },
+            Row {
+                name: "rport is filled in its place",
+                vias: "Via: SIP/2.0/UDP a.test;rport;branch=z9hG4bKa", source: "127.1.2.3:40000",
+                expected: "Via: SIP/2.0/UDP a.test;rport=40000;branch=z9hG4bKa;received=127.1.2.3",
+            },
+            Row {
+                name: "the client's own claims are replaced",
+                vias: "Via: SIP/2.0/UDP a.test;Received=192.0.2.9;RPORT=1;branch=z9hG4bKa",
+                source: "127.1.2.3:40000",
+                expected: "Via: SIP/2.0/UDP a.test;received=127.1.2.3;rport=40000;branch=z9hG4bKa",
+            },
+            Row {
+                name: "only the topmost of several values",
+                vias: "v: SIP/2.0/TCP a.test;branch=z9hG4bKa , SIP/2.0/UDP b.test;rport;branch=z9hG4bKb",
+                source: "127.1.2.3:40000",
+                expected: "v: SIP/2.0/TCP a.test;branch=z9hG4bKa;received=127.1.2.3 , SIP/2.0/UDP b.test;rport;branch=z9hG4bKb",
+            },
+            Row {
+                name: "only the topmost of several fields",
+                vias: "Via: SIP/2.0/UDP a.test\r\nVia: SIP/2.0/UDP b.test", source: "[2001:db8::1]:5060",
+                expected: "Via: SIP/2.0/UDP a.test;received=2001:db8::1\r\nVia: SIP/2.0/UDP b.test",
+            },
+        ];
+        for row in table {
+            assert_eq!(edited(row.vias, row.source), row.expected, "{}", row.name);
+        }
     }
 }

@@ -49,7 +49,7 @@ impl ResolveRequest {
             _ => return Err(ResolveError::NotSip),
         };
         let transport = match uri.param(b"transport").flatten() {
-            Some(text) => Some(transport_named(text).ok_or(ResolveError::NoTransport)?),
+            Some(text) => Some(Transport::from_bytes(text).ok_or(ResolveError::NoTransport)?),
             None => None,
         };
         let host = uri.param(b"maddr").flatten().unwrap_or_else(|| uri.host());
@@ -99,11 +99,6 @@ pub fn default_port(transport: Transport) -> u16 {
         Transport::Ws => 80,
         Transport::Wss => 443,
     }
-}
-
-fn transport_named(text: &[u8]) -> Option<Transport> {
-    let all = [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Ws, Transport::Wss];
-    all.into_iter().find(|it| it.as_str().as_bytes().eq_ignore_ascii_case(text))
 }
 
 /// Why there is no target.

@@ -2,8 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use sip_message::header::{Rport, Via};
-use sip_message::{Transport, parse_ip};
+use sip_message::{Rport, Transport, Via, parse_ip};
 
 use crate::resolve::default_port;
 
@@ -38,7 +37,7 @@ pub fn of<'a>(via: &Via<'a>) -> ResponseAddress<'a> {
         ResponseAddress::Address { address: SocketAddr::new(ip, port), transport }
     };
     let maddr = via.param(b"maddr").flatten().filter(|_| !transport.is_reliable());
-    let received = via.received().and_then(parse_ip);
+    let received = via.received_ip();
     match (maddr, received) {
         (Some(host), _) => match parse_ip(host) {
             Some(ip) => at(ip, port),
@@ -53,5 +52,59 @@ pub fn of<'a>(via: &Via<'a>) -> ResponseAddress<'a> {
             Some(ip) => at(ip, port),
             None => ResponseAddress::Name { host: via.host(), port, transport },
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sip_message::{Framing, Index, parse};
+
+    use super::*;
+
+    /// The address of a response with `via`, as text.
+    fn address(via: &str) -> String {
+        let response = format!(
+            "SIP/2.0 200 OK\r\nVia: {via}\r\nFrom: <sip:b@example.com>;tag=1\r\n\
+             To: <sip:a@example.com>;tag=2\r\nCall-ID: c\r\nCSeq: 1 OPTIONS\r\n\
+             Content-Length: 0\r\n\r\n"
+        );
+        let mut index = Index::new();
+        let parsed = parse(response.as_bytes(), &mut index, Framing::Datagram);
+        let message = parsed.unwrap_or_else(|refused| panic!("{via}: {}", refused.error));
+        match of(&message.top_via().expect("a top Via")) {
+            ResponseAddress::Address { address, transport } => {
+                format!("{} {address}", transport.as_str())
+            }
+            ResponseAddress::Name { host, port, transport } => {
+                let host = String::from_utf8_lossy(host);
+                format!("{} {host} {port:?}", transport.as_str())
+            }
+            ResponseAddress::UnknownTransport => "unknown".to_owned(),
+        }
+    }
+
+    /// RFC 3261 §18.2.2 with RFC 3581 §4.
+    #[test]
+    fn response_goes_where_its_top_via_says() {
+        #[rustfmt::skip]
+        let table = [
+            ("sent-by",               "SIP/2.0/UDP 127.1.2.3:5070",                                  "UDP 127.1.2.3:5070"),
+            ("default port",          "SIP/2.0/UDP 127.1.2.3",                                       "UDP 127.1.2.3:5060"),
+            ("default port of tls",   "SIP/2.0/TLS 127.1.2.3",                                       "TLS 127.1.2.3:5061"),
+            ("ipv6",                  "SIP/2.0/UDP [2001:db8::1]:5070",                              "UDP [2001:db8::1]:5070"),
+            ("received, own port",    "SIP/2.0/UDP a.test:5070;received=127.1.2.3",                  "UDP 127.1.2.3:5070"),
+            ("received and rport",    "SIP/2.0/UDP a.test:5070;received=127.1.2.3;rport=40000",      "UDP 127.1.2.3:40000"),
+            ("rport left empty",      "SIP/2.0/UDP a.test:5070;received=127.1.2.3;rport",            "UDP 127.1.2.3:5070"),
+            ("received ipv6",         "SIP/2.0/UDP a.test;received=2001:db8::2",                     "UDP [2001:db8::2]:5060"),
+            ("a stream that is gone", "SIP/2.0/TCP a.test:5070;received=127.1.2.3;rport=40000",      "TCP 127.1.2.3:5070"),
+            ("maddr before received", "SIP/2.0/UDP a.test:5070;maddr=127.9.9.9;received=127.1.2.3",  "UDP 127.9.9.9:5070"),
+            ("no maddr on a stream",  "SIP/2.0/TCP a.test:5070;maddr=127.9.9.9;received=127.1.2.3",  "TCP 127.1.2.3:5070"),
+            ("a name",                "SIP/2.0/UDP a.test",                                          "UDP a.test None"),
+            ("a name with a port",    "SIP/2.0/TCP a.test:5070",                                     "TCP a.test Some(5070)"),
+            ("another transport",     "SIP/2.0/SCTP 127.1.2.3",                                      "unknown"),
+        ];
+        for (name, via, expected) in table {
+            assert_eq!(address(via), expected, "{name}");
+        }
     }
 }

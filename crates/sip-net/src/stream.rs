@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sip_message::Transport;
+use sip_message::{FrameError, Transport};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
@@ -112,6 +112,8 @@ pub enum StreamEvent {
         transport: Transport,
         local: SocketAddr,
         remote: SocketAddr,
+        error: FrameError,
+        /// What had come of the message.
         bytes: Bytes,
     },
     /// A connection is gone; the last event of each that was opened, but for what it could not

@@ -12,7 +12,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sip_message::Transport;
+use sip_message::{FrameError, Transport};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::mpsc;
 use tokio::time::{self, Instant};
@@ -180,8 +180,8 @@ impl Connection {
                 match unit {
                     Unit::Message(bytes) => self.deliver(bytes).await,
                     Unit::KeepAlive => self.answer_keep_alive(pongs),
-                    Unit::Malformed(bytes) => {
-                        self.report_malformed(bytes).await;
+                    Unit::Malformed { error, bytes } => {
+                        self.report_malformed(error, bytes).await;
                         return ReadEnd::Malformed;
                     }
                 }
@@ -200,10 +200,10 @@ impl Connection {
         self.shared.events.push(StreamEvent::Message { id, transport, local, remote, bytes }).await;
     }
 
-    async fn report_malformed(&self, bytes: Bytes) {
+    async fn report_malformed(&self, error: FrameError, bytes: Bytes) {
         let Self { id, transport, local, remote, .. } = *self;
         self.shared.connections.totals.malformed.fetch_add(1, Ordering::Relaxed);
-        let event = StreamEvent::Malformed { id, transport, local, remote, bytes };
+        let event = StreamEvent::Malformed { id, transport, local, remote, error, bytes };
         self.shared.events.push(event).await;
     }
 

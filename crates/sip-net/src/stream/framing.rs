@@ -2,7 +2,7 @@
 //! WebSocket, when it comes, is one message per frame (RFC 7118 §4.2) and another variant here.
 
 use bytes::Bytes;
-use sip_message::{Frame, Framer};
+use sip_message::{Frame, FrameError, Framer};
 
 /// What one look at a stream gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,7 +11,10 @@ pub(super) enum Unit {
     /// The peer asks whether we live (RFC 5626 §3.5.1).
     KeepAlive,
     /// The stream cannot be cut from here on; what had come of the message.
-    Malformed(Bytes),
+    Malformed {
+        error: FrameError,
+        bytes: Bytes,
+    },
 }
 
 /// The state between two reads.
@@ -36,12 +39,15 @@ impl Framing {
             Ok(Some(Frame::Message(bytes))) => Some(Unit::Message(bytes)),
             Ok(Some(Frame::KeepAlive)) => Some(Unit::KeepAlive),
             Ok(None) => None,
-            Err(error) => Some(Unit::Malformed(error.bytes)),
+            Err(error) => {
+                let bytes = Bytes::copy_from_slice(self.framer.buffered());
+                Some(Unit::Malformed { error, bytes })
+            }
         }
     }
 
     /// Whether no message has begun that is still incomplete.
     pub(super) fn is_between_messages(&self) -> bool {
-        self.framer.is_empty()
+        self.framer.buffered().is_empty()
     }
 }
