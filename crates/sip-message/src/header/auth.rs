@@ -35,7 +35,7 @@ impl<'a> AuthParams<'a> {
     }
 
     /// Whether the scheme is Digest.
-    pub const fn is_digest(&self) -> bool {
+    pub fn is_digest(&self) -> bool {
         self.scheme.eq_ignore_ascii_case(b"Digest")
     }
 
