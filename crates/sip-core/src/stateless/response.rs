@@ -1,0 +1,58 @@
+//! Responses: our Via is taken off, and the one below says where they go.
+
+use sip_message::{Edits, Message, Transport, Via, parse_ip};
+
+use super::top_via::reopening_target;
+use super::{BalancerView, DropReason, Verdict, is_usable, owner, response_target};
+use crate::branch::{ProxyIdentity, TierVia, read_tier_via};
+use crate::flow_token::Flow;
+
+/// Any balancer's Via will do, not only our own: proxies answer through us while the balancer that
+/// the request came by is dead, and whoever has its address now is as good.
+pub(super) fn handle(view: &BalancerView<'_>, message: &Message<'_>, edits: &mut Edits) -> Verdict {
+    let mut vias = message.vias();
+    let Some(Ok(top)) = vias.next() else { return Verdict::Drop(DropReason::NoTopVia) };
+    let TierVia::Balancer { flow } = read_tier_via(view.ring, &top) else {
+        return Verdict::Drop(DropReason::ResponseNotOurs);
+    };
+    let Some(Ok(next)) = vias.next() else { return Verdict::Drop(DropReason::ResponseForUs) };
+    edits.remove(top.value.removal_span());
+    match read_tier_via(view.ring, &next) {
+        TierVia::Proxy(identity) => to_proxy(view, message, &next, &identity),
+        TierVia::Balancer { .. } | TierVia::Foreign => to_client(&next, flow),
+    }
+}
+
+/// To the worker that the Via names; if it is dead, or is another by now, to the present owner of
+/// the call, who speaks for it.
+fn to_proxy(
+    view: &BalancerView<'_>,
+    message: &Message<'_>,
+    via: &Via<'_>,
+    identity: &ProxyIdentity,
+) -> Verdict {
+    let address = parse_ip(via.host()).map(|ip| (ip, via.port().unwrap_or(5060)).into());
+    let place = address
+        .and_then(|address| view.directory.at(address))
+        .filter(|place| place.incarnation == identity.incarnation && !(view.is_dead)(place.member));
+    let named = place.map(|place| (place.member, place.address));
+    let Some((member, address)) = named.or_else(|| owner(view, message)) else {
+        return Verdict::Drop(DropReason::ResponseWithoutMember);
+    };
+    Verdict::ToMember { member, address, transport: view.transport_for(message.bytes().len()) }
+}
+
+/// Back over the flow that the request came on.
+fn to_client(via: &Via<'_>, mut flow: Flow) -> Verdict {
+    let otherwise = match flow.transport {
+        Transport::Udp => {
+            flow.remote = response_target(via, flow.remote, flow.transport);
+            None
+        }
+        _ => Some(reopening_target(via, flow.remote)).filter(|address| is_usable(*address)),
+    };
+    if !is_usable(flow.remote) {
+        return Verdict::Drop(DropReason::UnusableAddress);
+    }
+    Verdict::ToFlow { flow, otherwise }
+}
