@@ -10,9 +10,8 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use sip_message::header::auth::AuthParams;
 use sip_message::uri::equivalent;
-use sip_message::{HeaderName, Message, StatusCode, Uri};
+use sip_message::{AuthParams, HeaderName, Message, StatusCode, Uri};
 use store::{Aor, Credential, UnixMillis};
 use subtle::ConstantTimeEq;
 
@@ -68,6 +67,7 @@ pub enum Staleness {
 }
 
 /// What a request shows.
+#[expect(clippy::large_enum_variant, reason = "lives for one call; the claim is its usual case")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Presented {
     /// Nothing that could be right: challenge.
@@ -329,8 +329,8 @@ fn write_nonce(ring: &KeyRing, request: &Message<'_>, realm: &str, now: UnixMill
 fn credentials_for<'a>(request: &Message<'a>, demand: &Demand) -> Option<AuthParams<'a>> {
     request
         .all(credentials_of(demand.role))
-        .filter_map(|field| AuthParams::parse(field.value).ok())
-        .filter(|auth| auth.scheme().eq_ignore_ascii_case(b"Digest"))
+        .filter_map(|field| AuthParams::parse(field.value))
+        .filter(AuthParams::is_digest)
         .find(|auth| {
             let realm = auth.get(b"realm");
             realm.is_some_and(|realm| realm.eq_ignore_ascii_case(demand.realm.as_bytes()))

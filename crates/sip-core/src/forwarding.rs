@@ -2,8 +2,7 @@
 
 use std::borrow::Cow;
 
-use sip_message::header::auth::AuthParams;
-use sip_message::{Edits, Field, HeaderName, Message, Method, Uri};
+use sip_message::{AuthParams, Edits, Field, HeaderName, Message, Method, Uri};
 
 use crate::names::LocalNames;
 use crate::route::Routed;
@@ -157,7 +156,7 @@ fn remove_private(message: &Message<'_>, edits: &mut Edits) {
 /// §22.3); those for other realms go on.
 fn remove_our_credentials(request: &Message<'_>, names: &LocalNames, edits: &mut Edits) {
     for field in request.all(HeaderName::PROXY_AUTHORIZATION) {
-        let realm = AuthParams::parse(field.value).ok().and_then(|auth| auth.get(b"realm"));
+        let realm = AuthParams::parse(field.value).and_then(|auth| auth.get(b"realm"));
         if realm.is_some_and(|realm| names.domain(&realm).is_some()) {
             edits.remove(field.line);
         }

@@ -4,8 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-use sip_message::uri::parse_ip;
-use sip_message::{Message, Method, Uri};
+use sip_message::{Message, Method, Uri, parse_ip};
 use store::{Aor, Binding, BindingId};
 
 use crate::flow_token::{Reach, Side};
@@ -227,7 +226,7 @@ fn out_of_dialog(
 /// trunk may send from another than it listens on. A contact by name is challenged instead.
 pub fn comes_from(binding: &Binding, source: SocketAddr) -> bool {
     let Ok(uri) = Uri::parse(&binding.contact) else { return false };
-    let host = uri.param(b"maddr").flatten().unwrap_or(uri.host());
+    let host = uri.param(b"maddr").flatten().unwrap_or_else(|| uri.host());
     binding.direct && parse_ip(host).is_some_and(|ip| ip == source.ip().to_canonical())
 }
 

@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 
-use sip_message::uri::{self, parse_ip};
-use sip_message::{Scheme, Uri};
+use sip_message::{Scheme, Uri, parse_ip, uri};
 use store::Aor;
 
 /// Ports that a URI without a port means (RFC 3261 §19.1.2).
 const DEFAULT_PORTS: [u16; 2] = [5060, 5061];
+
+/// What only makes a telephone number easier to read and does not count.
+const VISUAL_SEPARATORS: &[u8] = b"-.()";
 
 /// The names under which this cloud is addressed.
 #[derive(Clone, Debug, Default)]
@@ -87,11 +89,14 @@ impl LocalNames {
     pub fn aor(&self, uri: &Uri<'_>) -> Option<Aor> {
         let domain = self.domain_of(uri)?;
         let mut user = Vec::new();
-        uri::unescape(uri.user().filter(|user| !user.is_empty())?, &mut user);
+        uri::unescape(user_of(uri)?, &mut user);
+        if uri.scheme() == Scheme::Tel {
+            user.retain(|octet| !VISUAL_SEPARATORS.contains(octet));
+        }
         Some(Aor::new(&user, domain.as_bytes()))
     }
 
-    fn is_service_name(&self, host: &[u8]) -> bool {
+    pub fn is_service_name(&self, host: &[u8]) -> bool {
         self.service_names.iter().any(|it| it.as_bytes().eq_ignore_ascii_case(host))
     }
 
@@ -113,6 +118,18 @@ impl LocalNames {
         let Some(ip) = parse_ip(uri.host()) else { return true };
         is_default_port(port) || self.addresses.contains(&SocketAddr::new(ip, port))
     }
+}
+
+/// Who is named in a URI, still escaped: the user, or the number of a `tel` URI.
+pub fn user_of<'a>(uri: &Uri<'a>) -> Option<&'a [u8]> {
+    let user = match uri.scheme() {
+        Scheme::Tel => {
+            let number = uri.bytes().splitn(2, |&octet| octet == b':').nth(1)?;
+            number.split(|&octet| octet == b';').next()
+        }
+        Scheme::Sip | Scheme::Sips | Scheme::Other(_) => uri.user(),
+    };
+    user.filter(|user| !user.is_empty())
 }
 
 fn is_default_port(port: u16) -> bool {

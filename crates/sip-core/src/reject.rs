@@ -160,8 +160,9 @@ mod tests {
     #[test]
     fn every_refusal_has_its_code_and_what_the_answer_owes() {
         let options = vec!["foo".to_owned(), "bar".to_owned()];
+        type Row = (Reject, u16, &'static [(&'static str, &'static [u8])]);
         #[rustfmt::skip]
-        let table: [(Reject, u16, &[(&str, &[u8])]); 10] = [
+        let table: [Row; 10] = [
             (Reject::BadExtension { options },                                  420, &[("Unsupported", b"foo, bar")]),
             (Reject::IntervalTooBrief { min_s: 60 },                            423, &[("Min-Expires", b"60")]),
             (Reject::MethodNotAllowed,                                          405, &[("Allow", b"OPTIONS, REGISTER")]),

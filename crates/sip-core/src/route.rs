@@ -133,9 +133,9 @@ fn read_routes<'a>(request: &Message<'a>) -> Result<Vec<RouteLeft<'a>>, Reject> 
     let mut routes = Vec::new();
     for value in request.routes() {
         let Ok(value) = value else { return Err(unreadable) };
-        let Ok(uri) = value.name_addr.uri() else { return Err(unreadable) };
+        let Ok(uri) = value.address.uri() else { return Err(unreadable) };
         routes.push(RouteLeft {
-            uri: value.name_addr.uri_bytes(),
+            uri: value.address.uri_bytes(),
             text: value.value.text,
             is_loose: uri.param(b"lr").is_some(),
         });
@@ -162,10 +162,10 @@ fn undo_strict_routing<'a>(
     let received = request.request_uri_bytes();
     let user = request.uri().ok().and_then(|uri| uri.user());
     let token = user.and_then(|user| read_dialog_token(ring, user));
-    if token.is_some() {
-        if let Some(last) = routes.pop() {
-            return (Cow::Borrowed(last.uri), token);
-        }
+    if token.is_some()
+        && let Some(last) = routes.pop()
+    {
+        return (Cow::Borrowed(last.uri), token);
     }
     (Cow::Borrowed(received), token)
 }
@@ -250,7 +250,7 @@ fn addressee_of(request: &Message<'_>, request_uri: &[u8], names: &LocalNames) -
     let Some(domain) = names.domain_of(&uri) else {
         return if names.is_tier(&uri) { Addressee::Tier } else { Addressee::Foreign };
     };
-    let has_user = uri.user().is_some_and(|user| !user.is_empty());
+    let has_user = crate::names::user_of(&uri).is_some();
     // A REGISTER names no user in its Request-URI (RFC 3261 §10.2); one that does means the same.
     if !has_user || request.method() == Some(Method::Register) {
         return Addressee::Tier;

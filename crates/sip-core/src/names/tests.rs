@@ -32,14 +32,15 @@ fn domains_names_and_addresses_of_ours_are_known() {
 
 #[test]
 fn address_of_record_is_unescaped_and_never_cut() {
+    type Row = (&'static str, Option<(&'static [u8], &'static [u8])>);
     #[rustfmt::skip]
-    let table: [(&str, Option<(&[u8], &[u8])>); 6] = [
+    let table: [Row; 6] = [
         ("sip:%61lice@Example.COM;user=phone", Some((b"alice", b"example.com"))),
         ("sip:null-%00-null@example.com",      Some((b"null-\0-null", b"example.com"))),
         ("sip:Alice@example.com",              Some((b"Alice", b"example.com"))),
         ("sip:bob@elsewhere.net",              None),
         ("sip:example.com",                    None),
-        ("tel:+4930123",                       Some((b"+4930123", b"example.com"))),
+        ("tel:+49-(30).123;phone-context=x",   Some((b"+4930123", b"example.com"))),
     ];
     let names = names();
     for (text, expected) in table {

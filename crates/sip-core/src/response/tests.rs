@@ -4,10 +4,6 @@ use crate::target::{Target, TargetIdentity, TargetReach};
 /// A handle of a response, for a reader's eyes.
 type Handle = &'static str;
 
-fn epoch() -> Instant {
-    testkit::epoch()
-}
-
 /// Targets of these groups and slots; an `r` in the third place makes one refreshable.
 fn targets(places: &[(u16, u16, bool)]) -> TargetSet {
     let target = |&(group, slot, is_refreshable): &(u16, u16, bool)| Target {
@@ -36,8 +32,9 @@ impl Bench {
     fn new(kind: ContextKind, places: &[(u16, u16, bool)]) -> Self {
         let mut out = Vec::new();
         let timers = ContextTimers::default();
-        let context = ResponseContext::start(kind, &targets(places), timers, epoch(), &mut out);
-        Self { context, now: epoch(), out }
+        let context =
+            ResponseContext::start(kind, &targets(places), timers, testkit::epoch(), &mut out);
+        Self { context, now: testkit::epoch(), out }
     }
 
     fn invite(places: &[(u16, u16, bool)]) -> Self {
@@ -70,7 +67,7 @@ impl Bench {
     /// Moves the clock to the next deadline, which must be `seconds` after the start.
     fn timeout_at(&mut self, seconds: u64) -> Vec<Action<Handle>> {
         let deadline = self.context.poll_timeout().expect("a deadline");
-        assert_eq!((deadline - epoch()).as_secs(), seconds);
+        assert_eq!((deadline - testkit::epoch()).as_secs(), seconds);
         self.now = deadline;
         self.context.handle_timeout(self.now, &mut self.out);
         std::mem::take(&mut self.out)
@@ -199,7 +196,8 @@ fn groups_are_tried_one_after_the_other() {
 #[test]
 fn a_lost_flow_is_followed_by_the_phones_next_one() {
     let flows = [(0, 0, false), (0, 0, false), (0, 1, false)];
-    let table: [(&str, fn(&mut Bench) -> Vec<Action<Handle>>); 3] = [
+    type Failing = fn(&mut Bench) -> Vec<Action<Handle>>;
+    let table: [(&str, Failing); 3] = [
         ("430", |bench| bench.response(0, 430, "430")),
         ("no answer at all", |bench| bench.failure(0, BranchFailure::TimedOut)),
         ("transport", |bench| bench.failure(0, BranchFailure::TransportFailed)),

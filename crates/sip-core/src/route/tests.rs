@@ -78,7 +78,7 @@ fn our_own_route_values_are_taken_off_and_nothing_else() {
         Row { name: "none, but it names the tier",   route: "<sip:sip.example.net;lr>".to_owned(),                                                                left: &[], token: None },
         Row { name: "a preloaded one, then a token", route: format!("<sip:127.0.10.1:5060;lr>,<sip:{ours}@127.0.10.1;lr>"),                                       left: &[], token: caller },
         Row { name: "a route beyond ours",           route: format!("<sip:{ours}@127.0.10.1;lr>, <sip:edge.elsewhere.net;lr>"),                                   left: &["<sip:edge.elsewhere.net;lr>"], token: caller },
-        Row { name: "a stranger's first",            route: format!("<sip:edge.elsewhere.net;lr>, <sip:sip.example.net;lr>"),                                     left: &["<sip:edge.elsewhere.net;lr>", "<sip:sip.example.net;lr>"], token: None },
+        Row { name: "a stranger's first",            route: "<sip:edge.elsewhere.net;lr>, <sip:sip.example.net;lr>".to_owned(),                                     left: &["<sip:edge.elsewhere.net;lr>", "<sip:sip.example.net;lr>"], token: None },
         Row { name: "forged: its MAC does not hold", route: "<sip:AQEAAAAAAAAAAAAAAAA@127.0.10.1:5060;lr>".to_owned(),                                            left: &[], token: None },
     ];
     for row in table {
