@@ -1,3 +1,5 @@
+//! Batches over real loopback sockets, each test on addresses of its own.
+
 use std::time::Duration;
 
 use super::*;
