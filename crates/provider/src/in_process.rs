@@ -29,6 +29,7 @@ struct Inner {
     boot_time: Duration,
     machines: BTreeMap<InstanceId, Born>,
     next_fault: Option<Fault>,
+    next_create_fault: Option<Fault>,
     created_total: u64,
 }
 
@@ -60,6 +61,7 @@ impl InProcessCompute {
             boot_time,
             machines: BTreeMap::new(),
             next_fault: None,
+            next_create_fault: None,
             created_total: 0,
         };
         Self { inner: Mutex::new(inner) }
@@ -79,6 +81,11 @@ impl InProcessCompute {
     /// What the next call of any kind meets, once.
     pub fn fault_next(&self, fault: Fault) {
         self.lock().next_fault = Some(fault);
+    }
+
+    /// What the next creation meets, once.
+    pub fn fault_next_create(&self, fault: Fault) {
+        self.lock().next_create_fault = Some(fault);
     }
 
     /// Ends the process of an instance; the machine stays listed as dead.
@@ -123,7 +130,11 @@ impl ComputeProvider for InProcessCompute {
 
     async fn create(&self, request: &MachineRequest) -> Result<MachineId, ProviderError> {
         self.addresses(request.instance)?;
-        self.lock().with_fault(|inner| inner.create(request))
+        let mut inner = self.lock();
+        if let Some(fault) = inner.next_create_fault.take() {
+            inner.next_fault = Some(fault);
+        }
+        inner.with_fault(|inner| inner.create(request))
     }
 
     async fn list(&self) -> Result<Vec<Machine>, ProviderError> {

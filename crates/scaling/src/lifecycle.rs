@@ -25,7 +25,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) timing: &'a Timing,
     pub(crate) memory: &'a Memory,
     pub(crate) dns: &'a Observation<std::collections::BTreeSet<InstanceId>>,
-    /// Most nodes answered this round: if one did not, it is the node and not the manager's network.
+    /// Half of the nodes answered this round: if one did not, it is the node's fault and not that of
+    /// the manager's network.
     pub(crate) most_answer: bool,
 }
 
@@ -37,7 +38,7 @@ impl<'a> Surroundings<'a> {
             timing: view.timing,
             memory: view.memory,
             dns: view.dns,
-            most_answer: 2 * known > view.observed.len(),
+            most_answer: known > 0 && 2 * known >= view.observed.len(),
         }
     }
 }

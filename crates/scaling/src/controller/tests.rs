@@ -341,6 +341,18 @@ fn a_running_proxy_that_is_silent_for_long_is_replaced() {
     assert!(world.acts.contains(&"terminate proxy-3: no answer for 24 rounds".to_owned()));
 }
 
+#[test]
+fn a_frozen_tier_keeps_its_number_and_replaces_what_breaks() {
+    let mut world = World::settled(2);
+    world.proxies.is_frozen = true;
+    world.proxies.instances_min = 1;
+    world.rounds(8, 700);
+    world.node(InstanceId::proxy(2)).is_dead = true;
+    world.rounds(6, 10);
+    assert_eq!(world.owners(), [1, 2], "{:?}", world.acts);
+    assert_eq!(world.nodes.len(), 3);
+}
+
 /// If nobody answers, the fault is the manager's own.
 #[test]
 fn a_manager_that_hears_nobody_does_nothing() {

@@ -1,0 +1,76 @@
+//! A manager may be killed at any moment: the next one carries on (paper §3.5).
+
+use fleet::InstanceId;
+use node_api::wire::EventKind;
+
+use crate::world::World;
+
+/// The whole rise and fall, with a new manager before one of the rounds; for every round.
+#[tokio::test]
+async fn a_new_manager_carries_on_from_any_round() {
+    for restart in 0..70 {
+        let mut world = World::new(&format!("restart-{restart}"));
+        let mut most = 0;
+        for round in 0..110 {
+            if round == restart {
+                world.restart_manager();
+            }
+            let cps = if (8..20).contains(&round) { 150 } else { 20 };
+            world.round(cps).await;
+            most = most.max(world.owners().len());
+        }
+        assert_eq!(most, 4, "restart before round {restart}");
+        assert_eq!(world.owners(), [1], "restart before round {restart}");
+        assert_eq!(world.nodes.lock().len(), 2, "restart before round {restart}: none forgotten");
+        assert_eq!(world.compute.created_total(), 5, "restart before round {restart}: none twice");
+    }
+}
+
+#[tokio::test]
+async fn adoption_changes_nothing_for_the_nodes() {
+    let mut world = World::new("adopts");
+    world.rounds(6, 20).await;
+    world.rounds(12, 150).await;
+    let table = |world: &World| world.nodes.lock()[&InstanceId::balancer(1)].membership.clone();
+    let before = table(&world).expect("a table");
+    world.restart_manager();
+    world.rounds(6, 150).await;
+    assert_eq!(table(&world), Some(before), "the same members need no new generation");
+}
+
+/// The journal's numbers go on, and the new manager says that it is new.
+#[tokio::test]
+async fn the_journal_goes_on_over_restarts() {
+    let mut world = World::new("journal");
+    world.rounds(5, 20).await;
+    let before = world.events().last().expect("events").number;
+    world.restart_manager();
+    world.rounds(2, 20).await;
+    let events = world.events();
+    let numbers: Vec<u64> = events.iter().map(|event| event.number).collect();
+    let expected: Vec<u64> = (1..=numbers.len() as u64).collect();
+    assert_eq!(numbers, expected);
+    let starts = events.iter().filter(|event| event.kind == EventKind::Manager).count();
+    assert_eq!(starts, 2);
+    assert!(events.last().expect("events").number > before);
+}
+
+/// One of three proxies does not answer the new manager at first: it keeps its calls.
+#[tokio::test]
+async fn a_new_manager_does_not_drop_a_proxy_that_answers_late() {
+    let mut world = World::new("late");
+    world.rounds(6, 20).await;
+    world.rounds(12, 100).await;
+    assert_eq!(world.owners(), [1, 2, 3]);
+    world.restart_manager();
+    world.change(InstanceId::proxy(3), |node| node.is_silent = true);
+    for _ in 0..2 {
+        world.round(100).await;
+        assert_eq!(world.owners(), [1, 2, 3], "it may be slow and not gone");
+    }
+    world.change(InstanceId::proxy(3), |node| node.is_silent = false);
+    for _ in 0..5 {
+        world.round(100).await;
+        assert_eq!(world.owners(), [1, 2, 3]);
+    }
+}
