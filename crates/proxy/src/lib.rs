@@ -1,1 +1,40 @@
-//! To be written.
+//! The proxy role: a transaction-stateful proxy and registrar (RFC 3261 §10, §16, §22).
+//!
+//! One event loop per worker, one worker per port. A request is a state machine fed with events
+//! (message, timer, completion of a query), never a task that waits.
+//!
+//! # Where it sits
+//!
+//! Floor 4. Introduces `sip-core` (what to do) to `sip-transaction` (what was said already),
+//! `sip-net` (sockets) and `store` (what outlives a machine). Knows no store driver and no clock
+//! but `sip_net::clock`.
+//!
+//! # Invariants
+//!
+//! - A worker shares nothing on the call path with another worker.
+//! - Nothing in a worker waits: queries are submitted and completed.
+//! - Messages of one call leave in the order in which they came.
+//! - Nothing outlives a transaction; what must, is in the store or in a token.
+//!
+//! # Reading order
+//!
+//! `service` (what starts) → `worker` (the loop) → `arrival` (who sent this) → `call` (the walk of
+//! a request) → `registration` → `fork` (the copies) → `record_route` → `outcome` (responses) →
+//! `answer` (our own) → `leave` (how bytes leave) → `metrics`.
+
+mod answer;
+mod arrival;
+mod call;
+pub mod config;
+mod context;
+mod fork;
+mod leave;
+pub mod metrics;
+mod outcome;
+mod record_route;
+mod registration;
+pub mod service;
+mod worker;
+
+pub use config::Config;
+pub use service::{Running, StoreFactory, start};

@@ -1,0 +1,140 @@
+//! Answers of our own: challenges, refusals and what we answer as the tier itself.
+
+use bytes::Bytes;
+use sip_core::digest::{Staleness, challenge_status};
+use sip_core::flow_token::{ToTag, to_tag};
+use sip_core::identity::Demand;
+use sip_core::mac::KeyRing;
+use sip_core::reject::{Fields, Reject};
+use sip_message::{Message, Method, OwnedMessage, Reply, StatusCode};
+use sip_transaction::{Kind, ServerKey};
+
+use crate::arrival::Arrival;
+use crate::context::ContextId;
+use crate::worker::Worker;
+
+/// What is said in an answer.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) fields: Fields,
+}
+
+impl From<&Reject> for Answer {
+    fn from(reject: &Reject) -> Self {
+        Self { status: reject.status(), fields: reject.fields() }
+    }
+}
+
+impl Worker {
+    /// Answers a request that has no context yet: statelessly (RFC 3261 §8.2.7), so that any proxy
+    /// absorbs the ACK. A challenge inside a dialog keeps its transaction (rule 18 of
+    /// docs/protocol.md), since its ACK carries a token of ours.
+    pub(crate) fn answer_early(
+        &mut self,
+        request: &OwnedMessage,
+        arrival: &Arrival,
+        key: ServerKey,
+        answer: &Answer,
+    ) {
+        let view = request.view();
+        let bytes = write_answer(&self.world.ring, &view, answer);
+        self.world.counters.count_reply(answer.status.code());
+        let is_invite = matches!(view.method(), Some(Method::Invite));
+        if is_invite && view.to_tag().is_some() {
+            let reliability = arrival.reply.reliability();
+            if let Ok(id) = self.layer.server_new(key, Kind::Invite, reliability, arrival.reply) {
+                let (now, status) = (self.now, answer.status);
+                self.layer.server_respond(now, id, status, bytes, &mut self.wire);
+                return;
+            }
+        }
+        self.wire.send(&arrival.reply, &bytes);
+    }
+
+    /// The answer that asks for credentials.
+    pub(crate) fn challenge(
+        &self,
+        request: &Message<'_>,
+        demand: &Demand,
+        staleness: Staleness,
+    ) -> Answer {
+        self.world.counters.challenges.add(1);
+        let fields =
+            self.digest.challenge(&self.world.ring, request, demand, staleness, self.today);
+        Answer { status: challenge_status(demand.role), fields }
+    }
+
+    /// Answers the request of a context, finally, through its transaction.
+    pub(crate) fn finish(&mut self, id: ContextId, answer: &Answer) {
+        let Some(context) = self.contexts.get(id) else { return };
+        let request = context.request.clone();
+        let Some(server) = context.server else {
+            // An ACK is never answered.
+            self.forget(id);
+            return;
+        };
+        tracing::debug!(
+            call_id = %request.view().call_id().escape_ascii(),
+            status = answer.status.code(),
+            "answered"
+        );
+        let mut answers = vec![write_answer(&self.world.ring, &request.view(), answer)];
+        let twins = context.joined.iter();
+        answers.extend(twins.map(|twin| write_answer(&self.world.ring, &twin.view(), answer)));
+        self.world.counters.count_reply(answer.status.code());
+        let render = |path: usize, _: &_| answers.get(path).cloned();
+        let (now, status) = (self.now, answer.status);
+        self.layer.server_respond_each(now, server, status, render, &mut self.wire);
+        self.settle(id);
+    }
+
+    /// Refuses the request of a context.
+    pub(crate) fn refuse(&mut self, id: ContextId, reject: &Reject) {
+        if let Some(context) = self.contexts.get(id) {
+            tracing::debug!(
+                call_id = %context.request.view().call_id().escape_ascii(),
+                %reject,
+                "refused"
+            );
+        }
+        self.finish(id, &Answer::from(reject));
+    }
+
+    /// 100 at once, so that the client stops repeating (RFC 3261 §17.2.1).
+    pub(crate) fn send_trying(&mut self, id: ContextId) {
+        let Some(context) = self.contexts.get(id) else { return };
+        let Some(server) = context.server else { return };
+        let mut out = Vec::with_capacity(384);
+        let status = StatusCode::TRYING;
+        let reply = Reply { status, reason: None, to_tag: None, fields: &[], body: &[] };
+        sip_message::write_reply(&context.request.view(), &reply, &mut out);
+        self.layer.server_respond(self.now, server, status, Bytes::from(out), &mut self.wire);
+    }
+}
+
+/// Renders an answer. The To tag is computed, so that a repeated request gets the same one.
+pub(crate) fn write_answer(ring: &KeyRing, request: &Message<'_>, answer: &Answer) -> Bytes {
+    let mut tag = Vec::with_capacity(24);
+    to_tag(ring, &to_tag_of(request), &mut tag);
+    let fields: Vec<(&str, &[u8])> =
+        answer.fields.iter().map(|(name, value)| (*name, value.as_slice())).collect();
+    let mut out = Vec::with_capacity(512);
+    let reply = Reply {
+        status: answer.status,
+        reason: None,
+        to_tag: Some(&tag),
+        fields: &fields,
+        body: &[],
+    };
+    sip_message::write_reply(request, &reply, &mut out);
+    Bytes::from(out)
+}
+
+/// What our To tags are computed from.
+pub(crate) fn to_tag_of<'a>(request: &Message<'a>) -> ToTag<'a> {
+    ToTag {
+        call_id: request.call_id(),
+        from_tag: request.from_tag().unwrap_or_default(),
+        cseq: request.cseq().number,
+    }
+}

@@ -1,0 +1,482 @@
+//! The walk of a request (RFC 3261 §16.3 to §16.6): from its arrival to the copies that leave.
+//!
+//! Each step either moves on, or submits a query and goes on when the completion arrives. What SIP
+//! asks for is decided in `sip-core`; here is only the order of the rooms.
+
+use sip_core::cancel::{self, CancelDecision, Found};
+use sip_core::capabilities::{self, OwnRequest};
+use sip_core::digest::{Presented, Staleness, Verification};
+use sip_core::flow_token::{self, Reach};
+use sip_core::identity::{self, Demand, Verdict};
+use sip_core::reject::Reject;
+use sip_core::route::{self, Addressee, Routed};
+use sip_core::target::{self, TargetSet};
+use sip_core::{registrar, validation};
+use sip_message::{Message, Method, OwnedMessage, StatusCode};
+use sip_transaction::{AckVerdict, Kind, ServerKey};
+use store::{Answer as Found_, Aor, Completion, Query, StoreError};
+
+use crate::answer::{self, Answer};
+use crate::arrival::Arrival;
+use crate::context::{Context, ContextId, Stage};
+use crate::worker::{Worker, World};
+
+/// Seconds after which a client may try again when a table is full.
+const RETRY_AFTER_S: u32 = 2;
+
+impl Worker {
+    /// A request, however it came.
+    pub(crate) fn handle_request(&mut self, request: OwnedMessage, arrival: Arrival) {
+        let view = request.view();
+        match view.method() {
+            Some(Method::Ack) => return self.handle_ack(&request, arrival),
+            Some(Method::Cancel) => return self.handle_cancel(&request, &arrival),
+            _ => {}
+        }
+        let key = self.layer.server_key(&view, arrival.hop());
+        if let Some(id) = self.layer.server_find(key) {
+            self.world.counters.repeats.add(1);
+            self.layer.server_handle_repeat(id, &mut self.wire);
+            return;
+        }
+        if self.join(&request, &arrival, key) {
+            return;
+        }
+        self.count_request(&view);
+        if let Err(reject) = self.begin(&request, &arrival, key) {
+            tracing::debug!(call_id = %view.call_id().escape_ascii(), %reject, "refused");
+            self.answer_early(&request, &arrival, key, &Answer::from(&reject));
+        }
+    }
+
+    /// Validation, route preprocessing, and whether it needs credentials.
+    fn begin(
+        &mut self,
+        request: &OwnedMessage,
+        arrival: &Arrival,
+        key: ServerKey,
+    ) -> Result<(), Reject> {
+        let view = request.view();
+        validation::check_scheme(&view)?;
+        let routed = route::preprocess(&view, &self.world.ring, &self.world.names)?;
+        validation::validate(&view, &routed.addressee)?;
+        let policy = self.world.identity_policy();
+        match identity::decide(&policy, &view, &routed, arrival.client) {
+            Verdict::Refuse(reject) => Err(reject),
+            Verdict::NotChallenged => {
+                let id = self.open(request, arrival, key, Stage::Accepted)?;
+                self.proceed(id);
+                Ok(())
+            }
+            Verdict::Challenge(demand) => self.authenticate(request, arrival, key, demand),
+            Verdict::ChallengeUnlessFrom { aor, binding, demand } => {
+                let stage = Stage::CheckingSource { binding, demand };
+                let id = self.open(request, arrival, key, stage)?;
+                self.submit(id, Query::Bindings { aor });
+                Ok(())
+            }
+        }
+    }
+
+    fn authenticate(
+        &mut self,
+        request: &OwnedMessage,
+        arrival: &Arrival,
+        key: ServerKey,
+        demand: Demand,
+    ) -> Result<(), Reject> {
+        let view = request.view();
+        match self.present(&view, &demand) {
+            Presented::Challenge(staleness) => {
+                let answer = self.challenge(&view, &demand, staleness);
+                self.answer_early(request, arrival, key, &answer);
+            }
+            Presented::Ask(claim) => {
+                let query = Query::Credential {
+                    realm: claim.realm.clone(),
+                    username: claim.username.clone(),
+                };
+                let id =
+                    self.open(request, arrival, key, Stage::Authenticating { demand, claim })?;
+                self.submit(id, query);
+            }
+        }
+        Ok(())
+    }
+
+    fn present(&self, request: &Message<'_>, demand: &Demand) -> Presented {
+        let World { ring, names, .. } = &self.world;
+        self.digest.present(ring, request, demand, names, self.today)
+    }
+
+    /// Makes the context and the server transaction of a request.
+    fn open(
+        &mut self,
+        request: &OwnedMessage,
+        arrival: &Arrival,
+        key: ServerKey,
+        stage: Stage,
+    ) -> Result<ContextId, Reject> {
+        let view = request.view();
+        let is_invite = matches!(view.method(), Some(Method::Invite));
+        let kind = if is_invite { Kind::Invite } else { Kind::NonInvite };
+        let reliability = arrival.reply.reliability();
+        let server =
+            self.layer.server_new(key, kind, reliability, arrival.reply).map_err(|_| {
+                self.world.counters.drop_table_full.add(1);
+                Reject::Overloaded { retry_after_s: RETRY_AFTER_S }
+            })?;
+        let id = self.contexts.insert(Context {
+            request: request.clone(),
+            arrival: arrival.clone(),
+            server: Some(server),
+            stage,
+            identity: None,
+            is_cancelled: false,
+            joined: Vec::new(),
+            fork: None,
+            alarm: None,
+        });
+        self.servers.insert(server, id);
+        if is_invite {
+            if let Some(twin) = twin_key(&view) {
+                self.twins.insert(twin, id);
+            }
+            self.send_trying(id);
+        }
+        Ok(id)
+    }
+
+    /// A client that failed over repeats its INVITE with a new branch: it joins the live one and
+    /// hears every later response (rule 10 of docs/protocol.md).
+    fn join(&mut self, request: &OwnedMessage, arrival: &Arrival, key: ServerKey) -> bool {
+        let Some(twin) = twin_key(&request.view()) else { return false };
+        let Some(&id) = self.twins.get(&twin) else { return false };
+        let Some(context) = self.contexts.get_mut(id) else { return false };
+        let Some(server) = context.server else { return false };
+        if self.layer.server_add_path(server, key, arrival.reply).is_err() {
+            return false;
+        }
+        context.joined.push(request.clone());
+        self.world.counters.repeats.add(1);
+        true
+    }
+
+    /// A completion of the store.
+    pub(crate) fn handle_completion(&mut self, completion: Completion) {
+        let id = ContextId::of_ticket(completion.ticket);
+        let Some(context) = self.contexts.get_mut(id) else { return };
+        if context.is_cancelled {
+            let status = StatusCode::REQUEST_TERMINATED;
+            return self.finish(id, &Answer { status, fields: Vec::new() });
+        }
+        let stage = std::mem::replace(&mut context.stage, Stage::Accepted);
+        let answer = match completion.result {
+            Ok(answer) => answer,
+            Err(error) => return self.fail_query(id, &stage, error),
+        };
+        match (stage, answer) {
+            (Stage::Authenticating { demand, claim }, Found_::Credential(credential)) => {
+                self.verify(id, &demand, &claim, credential.as_ref());
+            }
+            (Stage::CheckingSource { binding, demand }, Found_::Bindings(rows)) => {
+                self.check_source(id, &rows, binding, demand);
+            }
+            (Stage::Locating { aor }, Found_::Bindings(rows)) => self.locate(id, &aor, &rows),
+            (Stage::Reading { aor }, Found_::Bindings(rows)) => self.register(id, aor, &rows),
+            (Stage::Writing { fields }, Found_::Done) => {
+                self.finish(id, &Answer { status: StatusCode::OK, fields });
+            }
+            (Stage::Refreshing { branch }, Found_::Bindings(rows)) => {
+                self.refresh(id, branch, &rows);
+            }
+            (stage, _) => {
+                // The driver answered another question than was asked.
+                let error = StoreError::Corrupt { row: format!("answer in stage {stage:?}") };
+                self.fail_query(id, &stage, error);
+            }
+        }
+    }
+
+    fn fail_query(&mut self, id: ContextId, stage: &Stage, error: StoreError) {
+        self.world.counters.query_failures.add(1);
+        tracing::warn!(%error, "store query failed");
+        match stage {
+            Stage::Refreshing { branch } => self.refresh(id, *branch, &[]),
+            _ => self.refuse(id, &Reject::StoreUnavailable(error)),
+        }
+    }
+
+    fn verify(
+        &mut self,
+        id: ContextId,
+        demand: &Demand,
+        claim: &sip_core::digest::Claim,
+        credential: Option<&store::Credential>,
+    ) {
+        let Some(context) = self.contexts.get(id) else { return };
+        let request = context.request.clone();
+        let view = request.view();
+        match self.digest.verify(&view, claim, credential, self.today) {
+            Verification::Authentic(aor) => {
+                self.world.counters.authenticated.add(1);
+                match identity::check_owner(demand, &aor) {
+                    Ok(()) => {
+                        if let Some(context) = self.contexts.get_mut(id) {
+                            context.identity = Some(aor);
+                        }
+                        self.proceed(id);
+                    }
+                    Err(reject) => self.refuse(id, &reject),
+                }
+            }
+            Verification::Challenge(staleness) => {
+                if matches!(staleness, Staleness::Fresh) {
+                    self.world.counters.refused.add(1);
+                }
+                let answer = self.challenge(&view, demand, staleness);
+                self.finish(id, &answer);
+            }
+        }
+    }
+
+    fn check_source(
+        &mut self,
+        id: ContextId,
+        rows: &[store::Binding],
+        binding: store::BindingId,
+        demand: Demand,
+    ) {
+        let Some(context) = self.contexts.get(id) else { return };
+        let client = context.arrival.client;
+        let is_it = |row: &&store::Binding| row.id == binding && row.is_live(self.today);
+        if rows.iter().find(is_it).is_some_and(|row| identity::comes_from(row, client)) {
+            return self.proceed(id);
+        }
+        let request = context.request.clone();
+        match self.present(&request.view(), &demand) {
+            Presented::Challenge(staleness) => {
+                let answer = self.challenge(&request.view(), &demand, staleness);
+                self.finish(id, &answer);
+            }
+            Presented::Ask(claim) => {
+                let (realm, username) = (claim.realm.clone(), claim.username.clone());
+                self.wait(id, Stage::Authenticating { demand, claim });
+                self.submit(id, Query::Credential { realm, username });
+            }
+        }
+    }
+
+    /// Past every gate: who is it for?
+    fn proceed(&mut self, id: ContextId) {
+        let Some(context) = self.contexts.get(id) else { return };
+        let request = context.request.clone();
+        let view = request.view();
+        if let Err(reject) = self.direct(id, &view) {
+            self.refuse(id, &reject);
+        }
+    }
+
+    fn direct(&mut self, id: ContextId, request: &Message<'_>) -> Result<(), Reject> {
+        let routed = route::preprocess(request, &self.world.ring, &self.world.names)?;
+        let targets = match (&routed.dialog, &routed.addressee, routed.next_route()) {
+            (Some(_), ..) => self.targets_in_dialog(request, &routed)?,
+            (None, Addressee::Tier, None) => return self.answer_as_tier(id, request),
+            (None, Addressee::User { .. }, None) => {
+                let aor = self.callee(request)?;
+                self.wait(id, Stage::Locating { aor: aor.clone() });
+                self.submit(id, Query::Bindings { aor });
+                return Ok(());
+            }
+            (None, _, _) => target::of_request_uri(request, &routed)?,
+        };
+        self.fork(id, targets);
+        Ok(())
+    }
+
+    /// A request for the tier itself: REGISTER and OPTIONS.
+    fn answer_as_tier(&mut self, id: ContextId, request: &Message<'_>) -> Result<(), Reject> {
+        let Some(method) = request.method() else { return Ok(()) };
+        match capabilities::own_request(method)? {
+            OwnRequest::Register => {
+                let aor = registrar::aor_of(request, &self.world.names)?;
+                self.wait(id, Stage::Reading { aor: aor.clone() });
+                self.submit(id, Query::Bindings { aor });
+            }
+            OwnRequest::Options => {
+                let fields = capabilities::options_fields();
+                self.finish(id, &Answer { status: StatusCode::OK, fields });
+            }
+            OwnRequest::Drop => self.forget(id),
+        }
+        Ok(())
+    }
+
+    fn callee(&self, request: &Message<'_>) -> Result<Aor, Reject> {
+        let uri = request.uri().ok();
+        uri.and_then(|uri| self.world.names.aor(&uri)).ok_or(Reject::NotFound)
+    }
+
+    fn locate(&mut self, id: ContextId, aor: &Aor, rows: &[store::Binding]) {
+        let Some(context) = self.contexts.get(id) else { return };
+        let request = context.request.clone();
+        match target::of_bindings(&request.view(), aor, rows, self.today) {
+            Ok(targets) => self.fork(id, targets),
+            Err(reject) => self.refuse(id, &reject),
+        }
+    }
+
+    /// The other side of a dialog, as the token says that it is reached.
+    pub(crate) fn targets_in_dialog(
+        &self,
+        request: &Message<'_>,
+        routed: &Routed<'_>,
+    ) -> Result<TargetSet, Reject> {
+        let Some(dialog) = &routed.dialog else { return Err(Reject::NoSuchTransaction) };
+        let path = match &dialog.receiving_side().reach {
+            Reach::Direct => None,
+            Reach::Flow { balancer, flow } => {
+                let known = self.world.membership.as_deref();
+                let members = known.map(|it| it.balancers.as_slice()).unwrap_or_default();
+                // A balancer that is gone for good: another one reaches a client that is not
+                // bound to one address.
+                let member = members.iter().find(|it| it.instance == *balancer);
+                let member = member.or(members.first()).ok_or(Reject::NextHopUnreachable)?;
+                let mut path = Vec::with_capacity(96);
+                flow_token::write_path(&self.world.ring, flow, member.internal, &mut path);
+                Some(path)
+            }
+        };
+        target::of_dialog(request, routed, dialog, path)
+    }
+
+    /// An ACK: for a refusal of ours, for a response of a transaction, or on its way to the callee.
+    fn handle_ack(&mut self, request: &OwnedMessage, arrival: Arrival) {
+        let view = request.view();
+        self.world.counters.acks.add(1);
+        let key = self.layer.server_key(&view, arrival.hop());
+        if let Some(id) = self.layer.server_find(key) {
+            match self.layer.server_handle_ack(self.now, id, &mut self.wire) {
+                AckVerdict::Absorb => return,
+                AckVerdict::Deliver => {}
+            }
+        }
+        let routed = route::preprocess(&view, &self.world.ring, &self.world.names);
+        let Ok(routed) = routed else {
+            self.world.counters.drop_unmatched_ack.add(1);
+            return;
+        };
+        let targets = if routed.dialog.is_some() {
+            self.targets_in_dialog(&view, &routed)
+        } else if is_for_us(&self.world.ring, &view) {
+            // The ACK to a stateless answer ends here (rule 18 of docs/protocol.md).
+            return;
+        } else if routed.addressee == Addressee::Foreign || routed.next_route().is_some() {
+            target::of_request_uri(&view, &routed)
+        } else {
+            Err(Reject::NoSuchTransaction)
+        };
+        match targets {
+            Ok(targets) => self.pass_on(request, arrival, targets),
+            Err(reject) => {
+                tracing::debug!(call_id = %view.call_id().escape_ascii(), %reject, "ack dropped");
+                self.world.counters.drop_unmatched_ack.add(1);
+            }
+        }
+    }
+
+    /// A CANCEL is answered here and cancels the branches of its INVITE (RFC 3261 §9.2, §16.10).
+    fn handle_cancel(&mut self, request: &OwnedMessage, arrival: &Arrival) {
+        let view = request.view();
+        self.world.counters.cancels.add(1);
+        let key = self.layer.invite_key_of_cancel(&view, arrival.hop());
+        let server = self.layer.server_find(key);
+        let id = server.and_then(|server| self.servers.get(&server).copied());
+        let found = match (server, id) {
+            (None, _) => Found::Nothing,
+            (Some(_), Some(id)) if !self.is_answered(id) => Found::Pending,
+            (Some(_), _) => Found::Answered,
+        };
+        let decision = cancel::decide(found);
+        let answer = match &decision {
+            CancelDecision::Refuse(reject) => Answer::from(reject),
+            _ => Answer { status: StatusCode::OK, fields: Vec::new() },
+        };
+        let bytes = answer::write_answer(&self.world.ring, &view, &answer);
+        self.world.counters.count_reply(answer.status.code());
+        self.wire.send(&arrival.reply, &bytes);
+        if let (CancelDecision::CancelBranches, Some(id)) = (decision, id) {
+            self.cancel(id);
+        }
+    }
+
+    fn cancel(&mut self, id: ContextId) {
+        let now = self.now;
+        let Some(context) = self.contexts.get_mut(id) else { return };
+        let Some(fork) = &mut context.fork else {
+            // A query is under way; its completion finds the mark.
+            context.is_cancelled = true;
+            return;
+        };
+        let mut actions = Vec::new();
+        fork.responses.handle_cancel(now, &mut actions);
+        self.perform(id, actions);
+        self.set_alarm(id);
+    }
+
+    fn is_answered(&self, id: ContextId) -> bool {
+        let fork = self.contexts.get(id).and_then(|context| context.fork.as_ref());
+        fork.is_some_and(|fork| fork.responses.is_answered())
+    }
+
+    /// Changes what a context waits for.
+    pub(crate) fn wait(&mut self, id: ContextId, stage: Stage) {
+        if let Some(context) = self.contexts.get_mut(id) {
+            context.stage = stage;
+        }
+    }
+
+    /// Submits the query that a context waits for.
+    pub(crate) fn submit(&mut self, id: ContextId, query: Query) {
+        let counters = &self.world.counters;
+        match &query {
+            Query::Credential { .. } => counters.queries_credential.add(1),
+            Query::Write { .. } => counters.queries_write.add(1),
+            _ => counters.queries_bindings.add(1),
+        }
+        self.store.submit(id.ticket(), query);
+    }
+
+    fn count_request(&self, request: &Message<'_>) {
+        let counters = &self.world.counters;
+        match request.method() {
+            Some(Method::Invite) => counters.invites.add(1),
+            Some(Method::Register) => counters.registers.add(1),
+            Some(Method::Bye) => counters.byes.add(1),
+            _ => counters.others.add(1),
+        }
+    }
+}
+
+/// What a client that fails over repeats of an INVITE: Call-ID, From tag, CSeq and Request-URI.
+/// `None` for anything that may not join: a request inside a dialog, or one that other proxies
+/// have forked (their Vias lie below the client's).
+pub(crate) fn twin_key(request: &Message<'_>) -> Option<Box<[u8]>> {
+    if !matches!(request.method(), Some(Method::Invite)) || request.to_tag().is_some() {
+        return None;
+    }
+    let from_tag = request.from_tag()?;
+    let fields = [request.call_id(), from_tag, request.request_uri_bytes()];
+    let mut key = Vec::with_capacity(fields.iter().map(|it| it.len() + 4).sum::<usize>() + 4);
+    key.extend_from_slice(&request.cseq().number.to_be_bytes());
+    for field in fields {
+        key.extend_from_slice(&u32::try_from(field.len()).unwrap_or(u32::MAX).to_be_bytes());
+        key.extend_from_slice(field);
+    }
+    Some(key.into_boxed_slice())
+}
+
+fn is_for_us(ring: &sip_core::mac::KeyRing, ack: &Message<'_>) -> bool {
+    let tag = answer::to_tag_of(ack);
+    ack.to_tag().is_some_and(|text| flow_token::is_our_to_tag(ring, text, &tag))
+}

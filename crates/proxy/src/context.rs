@@ -1,0 +1,149 @@
+//! A request that is being worked on: what is known of it, and what it waits for.
+
+use std::time::Instant;
+
+use sip_core::digest::Claim;
+use sip_core::identity::Demand;
+use sip_core::reject::Fields;
+use sip_core::response::ResponseContext;
+use sip_core::target::TargetSet;
+use sip_message::OwnedMessage;
+use sip_transaction::{ClientId, ServerId};
+use store::{Aor, BindingId, Ticket};
+
+use crate::arrival::Arrival;
+
+/// Names one context; never names a later one in the same place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ContextId {
+    place: u32,
+    life: u32,
+}
+
+impl ContextId {
+    /// The context as a ticket for one store query: a context has one in flight at most.
+    pub(crate) fn ticket(self) -> Ticket {
+        Ticket(u64::from(self.life) << 32 | u64::from(self.place))
+    }
+
+    /// The context that a completion belongs to.
+    pub(crate) fn of_ticket(ticket: Ticket) -> Self {
+        let [life, place] = [ticket.0 >> 32, ticket.0 & u64::from(u32::MAX)]
+            .map(|half| u32::try_from(half).unwrap_or_default());
+        Self { place, life }
+    }
+}
+
+/// A request in work.
+pub(crate) struct Context {
+    pub(crate) request: OwnedMessage,
+    pub(crate) arrival: Arrival,
+    /// `None` for an ACK, which has no transaction.
+    pub(crate) server: Option<ServerId>,
+    pub(crate) stage: Stage,
+    /// Who the credentials say that the sender is.
+    pub(crate) identity: Option<Aor>,
+    /// The caller has given up before there was a branch to cancel.
+    pub(crate) is_cancelled: bool,
+    /// The requests of a client that failed over: the same request by other Vias.
+    pub(crate) joined: Vec<OwnedMessage>,
+    pub(crate) fork: Option<Fork>,
+    /// When the response context was last promised to be woken.
+    pub(crate) alarm: Option<Instant>,
+}
+
+/// What a context waits for.
+#[derive(Debug)]
+pub(crate) enum Stage {
+    /// Nothing: it moves on at once.
+    Accepted,
+    /// The credential of the claim's user.
+    Authenticating { demand: Demand, claim: Claim },
+    /// The bindings, to see whether the request comes from this direct one.
+    CheckingSource { binding: BindingId, demand: Demand },
+    /// The bindings of the user that it is for.
+    Locating { aor: Aor },
+    /// The bindings of the user that registers.
+    Reading { aor: Aor },
+    /// The write of new bindings; then these fields go into the 200.
+    Writing { fields: Fields },
+    /// Its branches.
+    Forwarding,
+    /// The present bindings of a dialog's side whose flow is gone, for this branch.
+    Refreshing { branch: usize },
+}
+
+/// The branches of a request and what becomes of their responses.
+pub(crate) struct Fork {
+    pub(crate) targets: TargetSet,
+    pub(crate) responses: ResponseContext<OwnedMessage>,
+    pub(crate) branches: Vec<Branch>,
+}
+
+impl Fork {
+    /// The branch of a target; made when it is first asked for.
+    pub(crate) fn branch_mut(&mut self, index: usize) -> &mut Branch {
+        if self.branches.len() <= index {
+            self.branches.resize_with(index + 1, Branch::default);
+        }
+        &mut self.branches[index]
+    }
+}
+
+/// One copy that left, or is about to.
+#[derive(Debug, Default)]
+pub(crate) struct Branch {
+    pub(crate) client: Option<ClientId>,
+}
+
+/// Every context of a worker.
+#[derive(Default)]
+pub(crate) struct Contexts {
+    places: Vec<Place>,
+    free: Vec<u32>,
+    count: usize,
+}
+
+#[derive(Default)]
+struct Place {
+    life: u32,
+    context: Option<Box<Context>>,
+}
+
+impl Contexts {
+    /// How many there are. Each has a server transaction or is an ACK that waits for a name to be
+    /// resolved, so the bound of the transaction layer bounds this table too.
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+
+    pub(crate) fn insert(&mut self, context: Context) -> ContextId {
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.places.push(Place::default());
+            u32::try_from(self.places.len() - 1).unwrap_or(u32::MAX)
+        });
+        self.count += 1;
+        let slot = &mut self.places[place as usize];
+        slot.context = Some(Box::new(context));
+        ContextId { place, life: slot.life }
+    }
+
+    pub(crate) fn get(&self, id: ContextId) -> Option<&Context> {
+        let slot = self.places.get(id.place as usize)?;
+        (slot.life == id.life).then_some(slot.context.as_deref()).flatten()
+    }
+
+    pub(crate) fn get_mut(&mut self, id: ContextId) -> Option<&mut Context> {
+        let slot = self.places.get_mut(id.place as usize)?;
+        (slot.life == id.life).then_some(slot.context.as_deref_mut()).flatten()
+    }
+
+    pub(crate) fn remove(&mut self, id: ContextId) -> Option<Box<Context>> {
+        let slot = self.places.get_mut(id.place as usize).filter(|slot| slot.life == id.life)?;
+        let context = slot.context.take()?;
+        slot.life = slot.life.wrapping_add(1);
+        self.free.push(id.place);
+        self.count -= 1;
+        Some(context)
+    }
+}

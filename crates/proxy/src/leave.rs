@@ -1,0 +1,140 @@
+//! How bytes leave: by which transport, through which socket, and who hears of a failure.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sip_message::Transport;
+use sip_net::stream::{ConnectionId, StreamTo, Streams};
+use sip_net::udp::{Sender, UdpSocket};
+use sip_transaction::{Event, Origin, Reliability, Sink};
+
+use crate::metrics::Counters;
+
+/// Where a message goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// A balancer or another proxy: UDP or TCP, as the size of each message asks.
+    Tier(SocketAddr),
+    /// A peer that this proxy reaches itself.
+    Peer { address: SocketAddr, transport: Transport },
+    /// The stream that a request came on, or its peer's address if the stream is gone.
+    Stream { connection: ConnectionId, address: SocketAddr },
+}
+
+impl Way {
+    /// Which timers a transaction needs. Through a balancer always those of an unreliable
+    /// transport, whatever carries a single message.
+    pub(crate) fn reliability(&self) -> Reliability {
+        match self {
+            Self::Tier(_) => Reliability::Unreliable,
+            Self::Peer { transport, .. } if !transport.is_reliable() => Reliability::Unreliable,
+            Self::Peer { .. } | Self::Stream { .. } => Reliability::Reliable,
+        }
+    }
+}
+
+/// One worker's sockets for sending, and what the transaction layer wants done.
+pub(crate) struct Wire {
+    pub(crate) udp: UdpSocket,
+    pub(crate) streams: Streams,
+    sender: Sender,
+    /// Whose message each queued datagram is.
+    origins: Vec<Option<Origin>>,
+    /// Whose message no stream would take.
+    refused: Vec<Origin>,
+    events: VecDeque<Event>,
+    internal_mtu: usize,
+    counters: Arc<Counters>,
+}
+
+impl Wire {
+    pub(crate) fn new(
+        udp: UdpSocket,
+        streams: Streams,
+        internal_mtu: usize,
+        counters: Arc<Counters>,
+    ) -> Self {
+        Self {
+            udp,
+            streams,
+            sender: Sender::new(),
+            origins: Vec::new(),
+            refused: Vec::new(),
+            events: VecDeque::new(),
+            internal_mtu,
+            counters,
+        }
+    }
+
+    /// Queues a message that belongs to no transaction.
+    pub(crate) fn send(&mut self, way: &Way, bytes: &Bytes) {
+        self.queue(way, bytes, None);
+    }
+
+    /// What the transaction layer told since the last call.
+    pub(crate) fn next_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Sends what is queued; the result names the transactions whose message did not leave.
+    pub(crate) fn flush(&mut self) -> Vec<Origin> {
+        let mut failed = std::mem::take(&mut self.refused);
+        if self.origins.is_empty() {
+            return failed;
+        }
+        let report = self.udp.send(&mut self.sender);
+        let origins = &self.origins;
+        let origin_of = |index: usize| origins.get(index).copied().flatten();
+        self.counters.drop_send.add(u64::try_from(report.failed.len()).unwrap_or(u64::MAX));
+        failed.extend(report.failed.iter().filter_map(|it| origin_of(it.index)));
+        self.origins.clear();
+        failed
+    }
+
+    fn queue(&mut self, way: &Way, bytes: &Bytes, origin: Option<Origin>) {
+        self.counters.messages_sent.add(1);
+        self.counters.bytes_sent.add(u64::try_from(bytes.len()).unwrap_or_default());
+        match way {
+            Way::Tier(address) if bytes.len() <= self.internal_mtu => {
+                self.queue_datagram(*address, bytes, origin);
+            }
+            Way::Peer { address, transport: Transport::Udp } => {
+                self.queue_datagram(*address, bytes, origin);
+            }
+            Way::Tier(address) | Way::Peer { address, .. } => {
+                self.queue_stream(StreamTo::Address(*address), bytes, origin);
+            }
+            Way::Stream { connection, address } => {
+                let to = StreamTo::Connection(*connection);
+                if self.streams.send(to, bytes.clone()).is_err() {
+                    // Gone: a new one to where it came from (RFC 3261 §18.2.2).
+                    self.queue_stream(StreamTo::Address(*address), bytes, origin);
+                }
+            }
+        }
+    }
+
+    fn queue_stream(&mut self, to: StreamTo, bytes: &Bytes, origin: Option<Origin>) {
+        if self.streams.send(to, bytes.clone()).is_err() {
+            self.counters.drop_send.add(1);
+            self.refused.extend(origin);
+        }
+    }
+
+    fn queue_datagram(&mut self, to: SocketAddr, bytes: &Bytes, origin: Option<Origin>) {
+        self.sender.push_bytes(to, bytes.clone());
+        self.origins.push(origin);
+    }
+}
+
+impl Sink<Way> for Wire {
+    fn transmit(&mut self, to: &Way, bytes: &Bytes, from: Origin) {
+        self.queue(to, bytes, Some(from));
+    }
+
+    fn event(&mut self, event: Event) {
+        self.events.push_back(event);
+    }
+}

@@ -1,0 +1,385 @@
+//! The event loop of one worker: one thread, one port, its own transactions. Timers come before
+//! messages, and messages are handled in the order in which they came.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use fleet::Membership;
+use sip_core::digest::Digest;
+use sip_core::identity::IdentityPolicy;
+use sip_core::mac::KeyRing;
+use sip_core::names::LocalNames;
+use sip_core::response::BranchFailure;
+use sip_message::{Edits, Framing, Index, OwnedMessage, ParseError, Reply, StatusCode};
+use sip_net::clock;
+use sip_net::poll::{Events, Poller};
+use sip_net::resolve::Resolver;
+use sip_net::stream::StreamEvent;
+use sip_net::udp::Receiver;
+use sip_transaction::{ClientId, Event, Layer, Origin, ServerId};
+use store::{Store, UnixMillis};
+
+use crate::arrival::{self, Arrival, Source};
+use crate::config::Config;
+use crate::context::{ContextId, Contexts};
+use crate::leave::{Way, Wire};
+use crate::metrics::Counters;
+use crate::service::Control;
+
+/// Datagrams taken with one system call.
+const BATCH: usize = 32;
+/// The longest datagram.
+const DATAGRAM_BYTES_MAX: usize = 65_535;
+/// Batches taken before timers and completions get their turn again.
+const BATCHES_PER_TURN: usize = 8;
+/// The longest wait: control is looked at this often at least.
+const WAIT_MAX: Duration = Duration::from_millis(500);
+const UDP_TOKEN: u64 = 1;
+
+/// What a worker knows of the world around it.
+pub(crate) struct World {
+    pub(crate) config: Arc<Config>,
+    /// This worker's own address.
+    pub(crate) address: SocketAddr,
+    pub(crate) ring: KeyRing,
+    pub(crate) names: LocalNames,
+    pub(crate) membership: Option<Arc<Membership>>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+impl World {
+    /// The operator's choices on who is challenged.
+    pub(crate) fn identity_policy(&self) -> IdentityPolicy<'_> {
+        IdentityPolicy {
+            names: &self.names,
+            trusted_trunks: &self.config.trusted_trunks,
+            foreign_callers: self.config.foreign_callers,
+        }
+    }
+
+    /// Takes a new membership: its addresses are the tier's own names.
+    fn set_membership(&mut self, membership: Option<Arc<Membership>>) {
+        let mut addresses = vec![self.address];
+        for known in membership.iter() {
+            addresses.extend(known.balancers.iter().flat_map(|it| [it.internal, it.advertised]));
+            addresses.extend(known.proxies.iter().chain(&known.retired).map(|it| it.address));
+        }
+        let config = &self.config;
+        self.names = LocalNames::new(&config.domains, &config.service_names, addresses);
+        self.membership = membership;
+    }
+}
+
+/// One event loop and everything that it owns.
+pub(crate) struct Worker {
+    pub(crate) world: World,
+    pub(crate) layer: Layer<Way>,
+    pub(crate) wire: Wire,
+    pub(crate) contexts: Contexts,
+    /// Which context and branch a client transaction is of.
+    pub(crate) clients: HashMap<ClientId, (ContextId, usize)>,
+    pub(crate) servers: HashMap<ServerId, ContextId>,
+    /// Live INVITEs by what a client that fails over repeats (rule 10 of docs/protocol.md).
+    pub(crate) twins: HashMap<Box<[u8]>, ContextId>,
+    pub(crate) store: Box<dyn Store>,
+    pub(crate) resolver: Resolver,
+    /// Which context and branch a name is resolved for.
+    pub(crate) resolving: HashMap<u64, (ContextId, usize)>,
+    pub(crate) resolve_tickets: u64,
+    pub(crate) digest: Digest,
+    pub(crate) edits: Edits,
+    pub(crate) now: Instant,
+    /// Wall-clock time of this turn.
+    pub(crate) today: UnixMillis,
+    alarms: BinaryHeap<Reverse<(Instant, ContextId)>>,
+    control: Arc<Control>,
+    control_version: u64,
+}
+
+/// What a worker is made of.
+pub(crate) struct Parts {
+    pub(crate) config: Arc<Config>,
+    pub(crate) ring: KeyRing,
+    pub(crate) wire: Wire,
+    pub(crate) store: Box<dyn Store>,
+    pub(crate) resolver: Resolver,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) control: Arc<Control>,
+    /// Secret of the transaction tables.
+    pub(crate) hash_key: [u8; 16],
+}
+
+impl Worker {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { config, ring, wire, store, resolver, counters, control, hash_key } = parts;
+        let address = wire.udp.local_addr();
+        let digest = Digest::new(config.digest.clone());
+        let layer = Layer::new(config.timing, config.limits, hash_key);
+        let mut world = World {
+            config,
+            address,
+            ring,
+            names: LocalNames::default(),
+            membership: None,
+            counters,
+        };
+        world.set_membership(None);
+        Self {
+            world,
+            layer,
+            wire,
+            contexts: Contexts::default(),
+            clients: HashMap::new(),
+            servers: HashMap::new(),
+            twins: HashMap::new(),
+            store,
+            resolver,
+            resolving: HashMap::new(),
+            resolve_tickets: 0,
+            digest,
+            edits: Edits::new(),
+            now: clock::now(),
+            today: UnixMillis(clock::unix_millis()),
+            alarms: BinaryHeap::new(),
+            control,
+            control_version: u64::MAX,
+        }
+    }
+
+    /// Runs until told to stop.
+    ///
+    /// # Errors
+    ///
+    /// The socket or the poller failed in a way that no retry mends.
+    pub(crate) fn run(mut self, poller: &Poller) -> io::Result<()> {
+        poller.add(&self.wire.udp, UDP_TOKEN)?;
+        let mut receiver = Receiver::new(BATCH, DATAGRAM_BYTES_MAX);
+        let mut ready = Events::default();
+        let mut index = Index::new();
+        while !self.control.is_stopping() {
+            poller.wait(Some(self.patience()), &mut ready)?;
+            self.now = clock::now();
+            self.today = UnixMillis(clock::unix_millis());
+            self.take_control();
+            self.take_timers();
+            self.take_completions();
+            self.take_streams(&mut index);
+            for _ in 0..BATCHES_PER_TURN {
+                let count = self.wire.udp.receive(&mut receiver)?;
+                for place in 0..count {
+                    let datagram = receiver.datagram(place);
+                    let source = Source { address: datagram.source, stream: None };
+                    self.take_message(datagram.bytes, source, Framing::Datagram, &mut index);
+                }
+                self.leave();
+                if receiver.is_drained() {
+                    break;
+                }
+            }
+            self.leave();
+            self.world.counters.kernel_drops.set(receiver.kernel_drops());
+            self.show_gauges();
+        }
+        self.store.close();
+        Ok(())
+    }
+
+    /// How long the loop may sleep.
+    fn patience(&self) -> Duration {
+        let alarm = self.alarms.peek().map(|Reverse((at, _))| *at);
+        let next = [self.layer.poll_timeout(), alarm].into_iter().flatten().min();
+        let now = clock::now();
+        next.map_or(WAIT_MAX, |at| at.saturating_duration_since(now).min(WAIT_MAX))
+    }
+
+    fn take_control(&mut self) {
+        let version = self.control.version();
+        if version != self.control_version {
+            self.control_version = version;
+            self.world.set_membership(self.control.membership());
+        }
+    }
+
+    fn take_timers(&mut self) {
+        self.layer.handle_timeout(self.now, &mut self.wire);
+        self.take_events();
+        while let Some(Reverse((at, id))) = self.alarms.peek().copied() {
+            if at > self.now {
+                break;
+            }
+            self.alarms.pop();
+            self.handle_alarm(at, id);
+        }
+    }
+
+    fn take_completions(&mut self) {
+        while let Some(completion) = self.store.poll_completion() {
+            self.handle_completion(completion);
+            self.take_events();
+        }
+        while let Some(resolution) = self.resolver.poll_completion() {
+            self.handle_resolved(&resolution);
+            self.take_events();
+        }
+    }
+
+    fn take_streams(&mut self, index: &mut Index) {
+        while let Some(event) = self.wire.streams.poll() {
+            match event {
+                StreamEvent::Message { id, remote, bytes, .. } => {
+                    let source = Source { address: remote, stream: Some(id) };
+                    self.take_message(&bytes, source, Framing::Stream, index);
+                }
+                StreamEvent::Malformed { id, remote, bytes, .. } => {
+                    let source = Source { address: remote, stream: Some(id) };
+                    self.take_message(&bytes, source, Framing::Datagram, index);
+                }
+                StreamEvent::Failed { undelivered, .. } => self.fail_stream(&undelivered, index),
+                StreamEvent::Opened { .. } | StreamEvent::Closed { .. } => {}
+            }
+        }
+    }
+
+    /// One message, by whatever transport.
+    fn take_message(&mut self, bytes: &[u8], source: Source, framing: Framing, index: &mut Index) {
+        self.world.counters.messages_received.add(1);
+        self.world.counters.bytes_received.add(u64::try_from(bytes.len()).unwrap_or_default());
+        match sip_message::parse(bytes, index, framing) {
+            Ok(message) if message.is_request() => {
+                let request = OwnedMessage::from(&message);
+                self.take_request(request, source);
+            }
+            Ok(message) => self.handle_response(&message),
+            Err(malformed) if malformed.error == ParseError::Empty => {}
+            Err(malformed) => {
+                self.world.counters.drop_malformed.add(1);
+                tracing::debug!(source = %source.address, error = %malformed.error, "malformed");
+                if let Some(request) = malformed.message.filter(|it| it.is_request()) {
+                    let status = malformed.error.status();
+                    self.answer_malformed(&request, source, status);
+                }
+            }
+        }
+        self.take_events();
+    }
+
+    fn take_request(&mut self, request: OwnedMessage, source: Source) {
+        let membership = self.world.membership.as_deref();
+        let ring = &self.world.ring;
+        let mut arrival = Arrival::read(ring, membership, &request.view(), source);
+        let mut request = request;
+        if arrival.carrier.is_none() {
+            request = arrival::stamp(request, source, &mut self.edits);
+            arrival = Arrival::read(ring, membership, &request.view(), source);
+        }
+        self.world.counters.last_activity_ms.set(self.today.0);
+        self.handle_request(request, arrival);
+    }
+
+    fn answer_malformed(
+        &mut self,
+        request: &sip_message::Message<'_>,
+        source: Source,
+        status: StatusCode,
+    ) {
+        let membership = self.world.membership.as_deref();
+        let arrival = Arrival::read(&self.world.ring, membership, request, source);
+        let mut out = Vec::new();
+        let reply = Reply { status, reason: None, to_tag: None, fields: &[], body: &[] };
+        sip_message::write_reply(request, &reply, &mut out);
+        self.world.counters.count_reply(status.code());
+        self.wire.send(&arrival.reply, &Bytes::from(out));
+    }
+
+    /// What the transaction layer has to tell.
+    pub(crate) fn take_events(&mut self) {
+        while let Some(event) = self.wire.next_event() {
+            self.handle_event(event);
+        }
+    }
+
+    /// Sends what is queued; failures become transport errors of their transactions.
+    fn leave(&mut self) {
+        for origin in self.wire.flush() {
+            match origin {
+                Origin::Server(id) => self.layer.server_transport_error(id, &mut self.wire),
+                Origin::Client(id) => self.layer.client_transport_error(id, &mut self.wire),
+            }
+        }
+        self.take_events();
+        self.wire.flush();
+    }
+
+    /// A stream did not deliver a message: a request of ours has failed. A response that could not
+    /// be delivered is repeated by its transaction, if anybody asks again.
+    fn fail_stream(&mut self, undelivered: &Bytes, index: &mut Index) {
+        self.world.counters.drop_send.add(1);
+        let Ok(message) = sip_message::parse(undelivered, index, Framing::Stream) else { return };
+        if !message.is_request() {
+            return;
+        }
+        let key = self.layer.client_key(&message);
+        if let Some(id) = self.layer.client_find(key) {
+            self.layer.client_transport_error(id, &mut self.wire);
+            self.take_events();
+        }
+    }
+
+    /// Promises to look at a context's response context when it next wants to be.
+    pub(crate) fn set_alarm(&mut self, id: ContextId) {
+        let Some(context) = self.contexts.get_mut(id) else { return };
+        let wanted = context.fork.as_ref().and_then(|fork| fork.responses.poll_timeout());
+        let Some(at) = wanted else { return };
+        if context.alarm.is_none_or(|promised| at < promised) {
+            context.alarm = Some(at);
+            self.alarms.push(Reverse((at, id)));
+        }
+    }
+
+    fn handle_alarm(&mut self, at: Instant, id: ContextId) {
+        let now = self.now;
+        let Some(context) = self.contexts.get_mut(id) else { return };
+        if context.alarm != Some(at) {
+            return;
+        }
+        context.alarm = None;
+        let mut actions = Vec::new();
+        if let Some(fork) = &mut context.fork {
+            fork.responses.handle_timeout(now, &mut actions);
+        }
+        self.perform(id, actions);
+        self.set_alarm(id);
+    }
+
+    fn handle_event(&mut self, event: Event) {
+        match event {
+            Event::ClientTimedOut(id) => self.fail_client(id, BranchFailure::TimedOut),
+            Event::ClientTransportFailed(id) => {
+                self.fail_client(id, BranchFailure::TransportFailed);
+            }
+            Event::ClientTerminated(id) => {
+                self.clients.remove(&id);
+            }
+            Event::ServerTerminated(id) => {
+                if let Some(context) = self.servers.remove(&id) {
+                    self.forget(context);
+                }
+            }
+            Event::ServerTimedOut(_) | Event::ServerTransportFailed(_) => {}
+        }
+    }
+
+    fn show_gauges(&self) {
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        let counters = &self.world.counters;
+        counters.server_transactions.set(count(self.layer.server_transactions()));
+        counters.client_transactions.set(count(self.layer.client_transactions()));
+        counters.contexts.set(count(self.contexts.len()));
+        counters.store_is_down.set(u64::from(!self.store.health().is_serving()));
+    }
+}
