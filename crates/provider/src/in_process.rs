@@ -20,6 +20,8 @@ use crate::error::ProviderError;
 /// A cloud in memory.
 #[derive(Debug)]
 pub struct InProcessCompute {
+    /// The first two octets of every address.
+    network: [u8; 2],
     inner: Mutex<Inner>,
 }
 
@@ -64,7 +66,15 @@ impl InProcessCompute {
             next_create_fault: None,
             created_total: 0,
         };
-        Self { inner: Mutex::new(inner) }
+        Self { network: [10, 0], inner: Mutex::new(inner) }
+    }
+
+    /// The same cloud with other addresses: `[127, 9]` gives 127.9.10.n to balancers and 127.9.20.n
+    /// to proxies.
+    #[must_use]
+    pub const fn in_network(mut self, network: [u8; 2]) -> Self {
+        self.network = network;
+        self
     }
 
     /// Moves this cloud's clock forward; a time in the past changes nothing.
@@ -115,16 +125,18 @@ impl InProcessCompute {
 #[async_trait]
 impl ComputeProvider for InProcessCompute {
     fn addresses(&self, instance: InstanceId) -> Result<Addresses, ProviderError> {
-        let [high, low] = instance.slot.to_be_bytes();
-        let second = match instance.tier {
+        let third = match instance.tier {
             Tier::LoadBalancer => 10,
             Tier::Proxy => 20,
             Tier::Store => 30,
         };
-        if instance.slot == 0 {
-            return Err(ProviderError::NoPlace { instance, why: "slots count from 1".to_owned() });
+        let no_place = |why: &str| ProviderError::NoPlace { instance, why: why.to_owned() };
+        let slot = u8::try_from(instance.slot).map_err(|_| no_place("a tier has 255 slots"))?;
+        if slot == 0 {
+            return Err(no_place("slots count from 1"));
         }
-        let ip = Ipv4Addr::new(10, second, high, low);
+        let [first, second] = self.network;
+        let ip = Ipv4Addr::new(first, second, third, slot);
         Ok(Addresses { sip: SocketAddr::from((ip, 5060)), control: SocketAddr::from((ip, 8060)) })
     }
 

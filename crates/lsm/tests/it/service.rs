@@ -1,13 +1,16 @@
 //! The manager as a service: its loop, its interface, its end.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use node_api::ManagerClient;
-use node_api::wire::Secret;
+use fleet::{Incarnation, InstanceId, Membership, StaleGeneration, Tier};
+use lsm::{HttpNodes, Manager, Seams};
+use node_api::wire::{Generation, NodeStatus, Secret, SipAddresses, WorkerStatus};
+use node_api::{ManagerClient, NodeHandle, serve};
 use provider::in_process::{InProcessCompute, InProcessDns};
+use provider::{Addresses, ComputeProvider, DnsProvider};
 
-use crate::world::configuration;
+use crate::world::{TestClock, configuration};
 
 /// A fleet of nothing, so that nobody is called.
 #[tokio::test]
@@ -31,5 +34,85 @@ async fn the_service_answers_while_it_runs_and_stops_when_told() {
     assert!(client.fleet().await.is_err(), "stopped");
     let journal = std::fs::read_to_string(folder.join("journal.jsonl")).expect("a journal");
     assert!(journal.trim_end().ends_with("nodes go on\"}"), "{journal}");
+    std::fs::remove_dir_all(folder).ok();
+}
+
+/// A node that takes what it is given.
+struct Node {
+    instance: InstanceId,
+    at: Addresses,
+    membership: Mutex<Option<Membership>>,
+}
+
+impl NodeHandle for Node {
+    fn status(&self) -> NodeStatus {
+        let membership = self.membership.lock().expect("not poisoned").clone();
+        let sip = self.at.sip;
+        let is_proxy = self.instance.tier == Tier::Proxy;
+        let worker =
+            WorkerStatus { worker: 0, address: sip, calls_total: 0, server_transactions: 0 };
+        let addresses = SipAddresses { internal: sip, advertised: sip, extra: Vec::new() };
+        NodeStatus {
+            uptime_ms: 1,
+            ready: is_proxy || membership.is_some(),
+            workers: if is_proxy { vec![worker] } else { Vec::new() },
+            generation: membership.as_ref().map(|have| Generation::from(have.generation)),
+            digest: membership.as_ref().map(|have| format!("{:016x}", have.digest)),
+            ..NodeStatus::started(self.instance, Incarnation(7), addresses)
+        }
+    }
+
+    fn put_membership(&self, membership: Membership) -> Result<(), StaleGeneration> {
+        membership.validate()?;
+        *self.membership.lock().expect("not poisoned") = Some(membership);
+        Ok(())
+    }
+
+    fn drain(&self, _on: bool) {}
+
+    fn metrics(&self) -> String {
+        String::new()
+    }
+}
+
+/// The same over HTTP: two real control interfaces on loopback addresses of this test's own.
+#[tokio::test]
+async fn nodes_are_configured_over_http() {
+    let folder = std::env::temp_dir().join(format!("lsm-it-http-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let mut config = configuration(folder.join("journal.jsonl"));
+    config.settings.poll_timeout = Duration::from_secs(10);
+    let token = config.template.base.control.token.clone();
+    let compute = Arc::new(InProcessCompute::new(0, Duration::ZERO).in_network([127, 35]));
+    let dns = Arc::new(InProcessDns::default());
+    let mut nodes = Vec::new();
+    for instance in [InstanceId::balancer(1), InstanceId::proxy(1)] {
+        let at = compute.addresses(instance).expect("a place");
+        let node = Arc::new(Node { instance, at, membership: Mutex::default() });
+        let server = serve(at.control, &token, node.clone()).await.expect("serves");
+        nodes.push((node, server));
+    }
+    let http = HttpNodes::new(&token, Duration::from_secs(10)).expect("a client");
+    let seams = Seams {
+        compute,
+        dns: dns.clone(),
+        nodes: Arc::new(http),
+        clock: Arc::new(TestClock::default()),
+    };
+    let mut manager = Manager::new(config, seams).expect("a manager");
+    for _ in 0..4 {
+        let _ = manager.round().await;
+    }
+    for (node, _) in &nodes {
+        let membership = node.membership.lock().expect("not poisoned").clone();
+        let membership = membership.expect("it was given one");
+        assert_eq!(membership.generation.counter, 1, "{}: no second one", node.instance);
+        assert_eq!((membership.proxies.len(), membership.balancers.len()), (1, 1));
+    }
+    let zone = dns.published().await.expect("published").expect("a zone");
+    assert_eq!(zone.balancers.len(), 1);
+    for (_, server) in nodes {
+        server.stop().await;
+    }
     std::fs::remove_dir_all(folder).ok();
 }
