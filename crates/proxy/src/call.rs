@@ -4,6 +4,9 @@
 //! asks for is decided in `sip-core`; here is only the order of the rooms.
 
 use sip_core::cancel::{self, CancelDecision, Found};
+use std::time::Duration;
+
+use sip_core::branch::{TierVia, read_tier_via};
 use sip_core::capabilities::{self, OwnRequest};
 use sip_core::digest::{Presented, Staleness, Verification};
 use sip_core::flow_token::{self, Reach};
@@ -14,7 +17,7 @@ use sip_core::target::{self, TargetSet};
 use sip_core::{registrar, validation};
 use sip_message::{Message, Method, OwnedMessage, StatusCode};
 use sip_transaction::{AckVerdict, Kind, ServerKey};
-use store::{Answer as Found_, Aor, Completion, Query, StoreError};
+use store::{Answer as Stored, Aor, Completion, Query, StoreError};
 
 use crate::answer::{self, Answer};
 use crate::arrival::Arrival;
@@ -23,6 +26,9 @@ use crate::worker::{Worker, World};
 
 /// Seconds after which a client may try again when a table is full.
 const RETRY_AFTER_S: u32 = 2;
+/// How long a query of the store may take: well inside the 32 s of a client's transaction, and
+/// beyond any answer that is worth waiting for.
+const STORE_PATIENCE: Duration = Duration::from_secs(3);
 
 impl Worker {
     /// A request, however it came.
@@ -132,6 +138,7 @@ impl Worker {
             server: Some(server),
             stage,
             identity: None,
+            queries: 0,
             is_cancelled: false,
             joined: Vec::new(),
             fork: None,
@@ -150,8 +157,12 @@ impl Worker {
     /// A client that failed over repeats its INVITE with a new branch: it joins the live one and
     /// hears every later response (rule 10 of docs/protocol.md).
     fn join(&mut self, request: &OwnedMessage, arrival: &Arrival, key: ServerKey) -> bool {
-        let Some(twin) = twin_key(&request.view()) else { return false };
+        let view = request.view();
+        let Some(twin) = twin_key(&view) else { return false };
         let Some(&id) = self.twins.get(&twin) else { return false };
+        if self.has_been_here(&view, arrival) {
+            return false;
+        }
         let Some(context) = self.contexts.get_mut(id) else { return false };
         let Some(server) = context.server else { return false };
         if self.layer.server_add_path(server, key, arrival.reply).is_err() {
@@ -162,10 +173,32 @@ impl Worker {
         true
     }
 
+    /// Whether a member of the fleet has written one of the Vias below the client's: then the request
+    /// has come round, and is no repetition of a client's.
+    fn has_been_here(&self, request: &Message<'_>, arrival: &Arrival) -> bool {
+        let own = if arrival.carrier.is_some() { 2 } else { 1 };
+        let mut below = request.vias().skip(own).filter_map(Result::ok);
+        below.any(|via| !matches!(read_tier_via(&self.world.ring, &via), TierVia::Foreign))
+    }
+
+    /// The store has not answered in time: its completion, should it still come, finds nobody.
+    pub(crate) fn give_up_query(&mut self, id: ContextId, query: u32) {
+        let Some(context) = self.contexts.get_mut(id) else { return };
+        if context.queries != query || !context.is_waiting_for_store() {
+            return;
+        }
+        let stage = std::mem::replace(&mut context.stage, Stage::Accepted);
+        let detail = format!("no answer in {STORE_PATIENCE:?}");
+        self.fail_query(id, &stage, StoreError::Unavailable { detail });
+    }
+
     /// A completion of the store.
     pub(crate) fn handle_completion(&mut self, completion: Completion) {
         let id = ContextId::of_ticket(completion.ticket);
         let Some(context) = self.contexts.get_mut(id) else { return };
+        if !context.is_waiting_for_store() {
+            return;
+        }
         if context.is_cancelled {
             let status = StatusCode::REQUEST_TERMINATED;
             return self.finish(id, &Answer { status, fields: Vec::new() });
@@ -176,18 +209,18 @@ impl Worker {
             Err(error) => return self.fail_query(id, &stage, error),
         };
         match (stage, answer) {
-            (Stage::Authenticating { demand, claim }, Found_::Credential(credential)) => {
+            (Stage::Authenticating { demand, claim }, Stored::Credential(credential)) => {
                 self.verify(id, &demand, &claim, credential.as_ref());
             }
-            (Stage::CheckingSource { binding, demand }, Found_::Bindings(rows)) => {
+            (Stage::CheckingSource { binding, demand }, Stored::Bindings(rows)) => {
                 self.check_source(id, &rows, binding, demand);
             }
-            (Stage::Locating { aor }, Found_::Bindings(rows)) => self.locate(id, &aor, &rows),
-            (Stage::Reading { aor }, Found_::Bindings(rows)) => self.register(id, aor, &rows),
-            (Stage::Writing { fields }, Found_::Done) => {
+            (Stage::Locating { aor }, Stored::Bindings(rows)) => self.locate(id, &aor, &rows),
+            (Stage::Reading { aor }, Stored::Bindings(rows)) => self.register(id, aor, &rows),
+            (Stage::Writing { fields }, Stored::Done) => {
                 self.finish(id, &Answer { status: StatusCode::OK, fields });
             }
-            (Stage::Refreshing { branch }, Found_::Bindings(rows)) => {
+            (Stage::Refreshing { branch }, Stored::Bindings(rows)) => {
                 self.refresh(id, branch, &rows);
             }
             (stage, _) => {
@@ -341,7 +374,8 @@ impl Worker {
                 // A balancer that is gone for good: another one reaches a client that is not
                 // bound to one address.
                 let member = members.iter().find(|it| it.instance == *balancer);
-                let member = member.or(members.first()).ok_or(Reject::NextHopUnreachable)?;
+                let member =
+                    member.or_else(|| members.first()).ok_or(Reject::NextHopUnreachable)?;
                 let mut path = Vec::with_capacity(96);
                 flow_token::write_path(&self.world.ring, flow, member.internal, &mut path);
                 Some(path)
@@ -444,6 +478,10 @@ impl Worker {
             Query::Write { .. } => counters.queries_write.add(1),
             _ => counters.queries_bindings.add(1),
         }
+        if let Some(context) = self.contexts.get_mut(id) {
+            context.queries = context.queries.wrapping_add(1);
+            self.store_waits.push_back((self.now + STORE_PATIENCE, id, context.queries));
+        }
         self.store.submit(id.ticket(), query);
     }
 
@@ -459,8 +497,7 @@ impl Worker {
 }
 
 /// What a client that fails over repeats of an INVITE: Call-ID, From tag, CSeq and Request-URI.
-/// `None` for anything that may not join: a request inside a dialog, or one that other proxies
-/// have forked (their Vias lie below the client's).
+/// `None` for anything that may not join: only an INVITE outside a dialog may.
 pub(crate) fn twin_key(request: &Message<'_>) -> Option<Box<[u8]>> {
     if !matches!(request.method(), Some(Method::Invite)) || request.to_tag().is_some() {
         return None;

@@ -43,6 +43,8 @@ pub(crate) struct Context {
     pub(crate) stage: Stage,
     /// Who the credentials say that the sender is.
     pub(crate) identity: Option<Aor>,
+    /// How many queries were submitted: tells a late deadline from the present one's.
+    pub(crate) queries: u32,
     /// The caller has given up before there was a branch to cancel.
     pub(crate) is_cancelled: bool,
     /// The requests of a client that failed over: the same request by other Vias.
@@ -52,8 +54,16 @@ pub(crate) struct Context {
     pub(crate) alarm: Option<Instant>,
 }
 
+impl Context {
+    /// Whether a query is under way.
+    pub(crate) fn is_waiting_for_store(&self) -> bool {
+        !matches!(self.stage, Stage::Accepted | Stage::Forwarding)
+    }
+}
+
 /// What a context waits for.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a context is boxed, and most of them authenticate")]
 pub(crate) enum Stage {
     /// Nothing: it moves on at once.
     Accepted,

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use sip_core::branch::{MethodClass, ProxyBranch, ProxyVia, proxy_branch, write_proxy_via};
+use sip_core::reject::Reject;
 use sip_core::response::{Action, BranchFailure, ContextKind, ContextTimers, ResponseContext};
 use sip_core::route::{self, Routed};
 use sip_core::target::{Target, TargetReach, TargetSet};
@@ -26,6 +27,10 @@ impl Worker {
     pub(crate) fn fork(&mut self, id: ContextId, targets: TargetSet) {
         let now = self.now;
         let timers = self.context_timers();
+        let Some(context) = self.contexts.get(id) else { return };
+        if self.is_loop(&context.request.view(), &targets) {
+            return self.refuse(id, &Reject::LoopDetected);
+        }
         let Some(context) = self.contexts.get_mut(id) else { return };
         let view = context.request.view();
         let is_invite = matches!(view.method(), Some(Method::Invite));
@@ -39,6 +44,34 @@ impl Worker {
         context.stage = Stage::Forwarding;
         self.perform(id, actions);
         self.set_alarm(id);
+    }
+
+    /// Whether a Via of the request holds a branch that we would write now (RFC 5393 §4.2). Only a
+    /// request with a Via below the client's can have come round.
+    fn is_loop(&self, request: &Message<'_>, targets: &TargetSet) -> bool {
+        request.vias().count() > 2
+            && targets
+                .targets
+                .iter()
+                .any(|target| validation::is_loop(request, &self.branch_of(request, target)))
+    }
+
+    /// The computed branch of the copy for a target (rule 5 of docs/protocol.md).
+    fn branch_of(&self, request: &Message<'_>, target: &Target) -> Vec<u8> {
+        let mut identity = Vec::with_capacity(24);
+        target.identity.write(&mut identity);
+        let inputs = ProxyBranch {
+            call_id: request.call_id(),
+            from_tag: request.from_tag().unwrap_or_default(),
+            cseq: request.cseq().number,
+            class: class_of(request),
+            request_uri: request.request_uri_bytes(),
+            target: &identity,
+            attempt: target.attempt,
+        };
+        let mut branch = Vec::with_capacity(48);
+        proxy_branch(&self.world.ring, &inputs, &mut branch);
+        branch
     }
 
     fn context_timers(&self) -> ContextTimers {
@@ -166,9 +199,6 @@ impl Worker {
         let request = context.request.clone();
         let view = request.view();
         let copy = self.write_copy(&view, context, routed, target, has_several, way);
-        let Some(copy) = copy else {
-            return Err(BranchFailure::Unresolved);
-        };
         self.world.counters.requests_forwarded.add(1);
         let Some(method) = view.method() else { return Err(BranchFailure::Unresolved) };
         if matches!(method, Method::Ack) {
@@ -195,7 +225,7 @@ impl Worker {
         Some(self.layer.client_key(&view))
     }
 
-    /// The copy for one target (RFC 3261 §16.6); `None` if the request has been here before.
+    /// The copy for one target (RFC 3261 §16.6).
     fn write_copy(
         &self,
         request: &Message<'_>,
@@ -204,24 +234,9 @@ impl Worker {
         target: &Target,
         several: bool,
         way: Way,
-    ) -> Option<Bytes> {
+    ) -> Bytes {
         let world = &self.world;
-        let mut identity = Vec::with_capacity(24);
-        target.identity.write(&mut identity);
-        let mut branch = Vec::with_capacity(48);
-        let inputs = ProxyBranch {
-            call_id: request.call_id(),
-            from_tag: request.from_tag().unwrap_or_default(),
-            cseq: request.cseq().number,
-            class: class_of(request),
-            request_uri: request.request_uri_bytes(),
-            target: &identity,
-            attempt: target.attempt,
-        };
-        proxy_branch(&world.ring, &inputs, &mut branch);
-        if validation::is_loop(request, &branch) {
-            return None;
-        }
+        let branch = self.branch_of(request, target);
         let mut via = Vec::with_capacity(160);
         let line = ProxyVia {
             transport: transport_of(way),
@@ -244,7 +259,7 @@ impl Worker {
         let mut edits = sip_message::Edits::new();
         let mut out = Vec::with_capacity(request.bytes().len() + 1024);
         forwarding::write(request, &forward, &mut edits, &mut out);
-        Some(Bytes::from(out))
+        Bytes::from(out)
     }
 
     /// An ACK goes on without a transaction.
@@ -260,6 +275,7 @@ impl Worker {
             server: None,
             stage: Stage::Forwarding,
             identity: None,
+            queries: 0,
             is_cancelled: false,
             joined: Vec::new(),
             fork: Some(Fork { targets, responses, branches: Vec::new() }),

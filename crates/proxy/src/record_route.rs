@@ -69,9 +69,7 @@ fn uri(user: &[u8], host: &[u8], transport: Transport) -> Vec<u8> {
 fn caller_side(request: &Message<'_>, context: &Context) -> Side {
     let carrier = context.arrival.carrier.as_ref();
     let reach = carrier
-        .and_then(|carrier| {
-            Some(Reach::Flow { balancer: carrier.balancer?, flow: carrier.flow.clone() })
-        })
+        .and_then(|carrier| Some(Reach::Flow { balancer: carrier.balancer?, flow: carrier.flow }))
         .unwrap_or(Reach::Direct);
     let contact = first_contact(request);
     let binding = contact.and_then(|it| registrar::binding_id_of_contact(it.uri_bytes()).ok());

@@ -2,7 +2,7 @@
 //! messages, and messages are handled in the order in which they came.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -96,6 +96,8 @@ pub(crate) struct Worker {
     pub(crate) now: Instant,
     /// Wall-clock time of this turn.
     pub(crate) today: UnixMillis,
+    /// Queries under way, by when they are given up; the patience is one, so they are in order.
+    pub(crate) store_waits: VecDeque<(Instant, ContextId, u32)>,
     alarms: BinaryHeap<Reverse<(Instant, ContextId)>>,
     control: Arc<Control>,
     control_version: u64,
@@ -145,6 +147,7 @@ impl Worker {
             edits: Edits::new(),
             now: clock::now(),
             today: UnixMillis(clock::unix_millis()),
+            store_waits: VecDeque::new(),
             alarms: BinaryHeap::new(),
             control,
             control_version: u64::MAX,
@@ -214,6 +217,11 @@ impl Worker {
             }
             self.alarms.pop();
             self.handle_alarm(at, id);
+        }
+        while self.store_waits.front().is_some_and(|(at, ..)| *at <= self.now) {
+            if let Some((_, id, query)) = self.store_waits.pop_front() {
+                self.give_up_query(id, query);
+            }
         }
     }
 
