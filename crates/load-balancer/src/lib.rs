@@ -1,1 +1,35 @@
-//! To be written.
+//! The load balancer role: takes SIP from clients and hands it, stateless, to the proxy that owns
+//! the call (RFC 3261 §16.11).
+//!
+//! One thread and one SO_REUSEPORT socket per core and listener. A message is parsed once, edited
+//! in place and leaves with its batch; over UDP nothing is allocated for it.
+//!
+//! # Where it sits
+//!
+//! Floor 4. Gives the decision of `sip-core` hands: the sockets of `sip-net`, the control
+//! interface of `node-api`.
+//!
+//! # Invariants
+//!
+//! - Nothing is remembered about a message: the table, the membership and the open streams are all
+//!   that steers it.
+//! - Only a generation changes the table; between two of them a dead member may be skipped.
+//! - Whatever is neither sent on nor answered is counted with its reason.
+//!
+//! # Reading order
+//!
+//! `service` (threads, sockets) → `hall` (one message) → `reply` → `table` (generations) → `probe`
+//! (who is dead) → `node` and `metrics` (what the manager sees).
+
+mod config;
+mod hall;
+mod metrics;
+mod node;
+mod probe;
+mod reply;
+mod service;
+mod table;
+
+pub use config::Config;
+pub use node::Node;
+pub use service::{Running, start};

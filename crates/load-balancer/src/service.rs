@@ -1,0 +1,362 @@
+//! Threads and sockets: one thread and one socket per listener and core, woken by the kernel.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use fleet::StaleGeneration;
+use sip_core::flow_token::{Flow, StreamId};
+use sip_core::mac::{KeyRing, KeyRingError};
+use sip_core::stateless::BalancerIdentity;
+use sip_message::Transport;
+use sip_net::clock;
+use sip_net::limits::{BATCH_MAX, DATAGRAM_BYTES_MAX};
+use sip_net::poll::{Events, Poller, Waker};
+use sip_net::stream::{ConnectionId, StreamEvent, StreamOptions, Streams};
+use sip_net::udp::{Receiver, Sender, UdpOptions, UdpSocket};
+use tracing::{debug, info, warn};
+
+use crate::config::Config;
+use crate::hall::{Hall, Port};
+use crate::metrics::{Counters, RoleDrop};
+use crate::node::Node;
+use crate::probe;
+use crate::table::Tables;
+
+/// How many batches of one socket are taken before the others have their turn.
+const BATCHES_PER_TURN: usize = 8;
+
+/// What all threads read.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) ring: KeyRing,
+    pub(crate) me: BalancerIdentity,
+    pub(crate) service_names: Vec<String>,
+    pub(crate) internal_mtu_bytes: usize,
+    pub(crate) tables: Tables,
+    pub(crate) is_draining: AtomicBool,
+    pub(crate) is_stopping: AtomicBool,
+}
+
+/// A balancer at work. Dropping it stops it.
+#[derive(Debug)]
+pub struct Running {
+    node: Arc<Node>,
+    wakers: Vec<Waker>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    /// The control side, for `node_api::server::serve`.
+    pub fn node(&self) -> Arc<Node> {
+        Arc::clone(&self.node)
+    }
+
+    /// The address towards proxies, with the port that was found for port 0.
+    pub fn internal(&self) -> SocketAddr {
+        self.node.shared().me.internal
+    }
+
+    /// What clients see, by listener.
+    pub fn listeners(&self) -> &[SocketAddr] {
+        &self.node.shared().me.listeners
+    }
+
+    /// Takes a new generation, as the manager's `PUT /v1/membership` does.
+    ///
+    /// # Errors
+    ///
+    /// Older, empty or altered; the one in use stays.
+    pub fn put_membership(&self, membership: fleet::Membership) -> Result<(), StaleGeneration> {
+        self.node.put(membership)
+    }
+
+    /// Ends every thread and closes every socket.
+    pub fn stop(mut self) {
+        self.halt();
+    }
+
+    fn halt(&mut self) {
+        self.node.shared().is_stopping.store(true, Ordering::Release);
+        for waker in &self.wakers {
+            waker.wake();
+        }
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                warn!("a thread of the balancer ended by a panic");
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.halt();
+    }
+}
+
+/// Binds, and starts the threads.
+///
+/// # Errors
+///
+/// An address cannot be bound, the keys are not usable (`InvalidInput`), or the system has no
+/// thread left.
+pub fn start(config: Config) -> io::Result<Running> {
+    let ring = KeyRing::new(&config.keys).map_err(invalid)?;
+    let thread_count = match config.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    let (addresses, ports) = bind_all(&config, thread_count)?;
+    let internal = addresses.first().copied().unwrap_or(config.internal);
+    let mut listeners = addresses.clone();
+    if let Some(first) = listeners.first_mut()
+        && !addresses.contains(&config.advertised)
+    {
+        // Not bound for itself: the same socket seen from outside.
+        let is_same_port = config.advertised.port() == 0;
+        *first = if is_same_port { internal } else { config.advertised };
+    }
+    let shared = Arc::new(Shared {
+        tables: Tables::new(ring.selection_key()),
+        ring,
+        me: BalancerIdentity { instance: config.instance, internal, listeners },
+        service_names: config.service_names.iter().map(|name| name.to_lowercase()).collect(),
+        internal_mtu_bytes: config.internal_mtu_bytes,
+        is_draining: AtomicBool::new(false),
+        is_stopping: AtomicBool::new(false),
+    });
+    let pollers = (0..thread_count).map(|_| Poller::new()).collect::<io::Result<Vec<_>>>()?;
+    let mut wakers: Vec<Waker> = pollers.iter().map(Poller::waker).collect();
+    let first_waker = wakers.first().cloned().ok_or(io::ErrorKind::InvalidInput)?;
+    let options = StreamOptions {
+        listen: addresses.clone(),
+        local_ip: Some(internal.ip()),
+        incarnation: config.incarnation.0,
+        limits: config.stream_limits,
+    };
+    let streams = Streams::start(options, first_waker)?;
+    let sender = streams.sender();
+    let counters: Vec<Arc<Counters>> = (0..thread_count).map(|_| Arc::default()).collect();
+    let node = Arc::new(Node::new(&config, Arc::clone(&shared), counters.clone(), sender.clone()));
+    let mut running = Running { node, wakers: Vec::new(), threads: Vec::new() };
+
+    let mut streams = Some(streams);
+    let parts = pollers.into_iter().zip(ports).zip(counters).enumerate();
+    for (number, ((poller, ports), counters)) in parts {
+        let hall = Hall::new(Arc::clone(&shared), Arc::clone(&counters), ports, sender.clone());
+        let worker = Worker::new(&shared, &addresses, hall, counters, streams.take(), poller)?;
+        let name = format!("balancer-{number}");
+        running.threads.push(std::thread::Builder::new().name(name).spawn(|| worker.run())?);
+    }
+    let (waker, prober) = probe::start(Arc::clone(&shared), internal.ip())?;
+    running.threads.push(prober);
+    wakers.push(waker);
+    running.wakers = wakers;
+    info!(%internal, listeners = ?running.listeners(), threads = thread_count, "balancer started");
+    Ok(running)
+}
+
+fn invalid(error: KeyRingError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, error)
+}
+
+/// Binds every listener once per thread; returns the addresses and each thread's ports.
+fn bind_all(config: &Config, threads: usize) -> io::Result<(Vec<SocketAddr>, Vec<Vec<Port>>)> {
+    let mut wanted = vec![config.internal];
+    for address in std::iter::once(config.advertised).chain(config.extra.iter().copied()) {
+        if address.port() != 0 && !wanted.contains(&address) {
+            wanted.push(address);
+        }
+    }
+    let options = UdpOptions {
+        reuse_port: true,
+        receive_buffer_bytes: config.receive_buffer_bytes,
+        ..UdpOptions::default()
+    };
+    let mut addresses = Vec::new();
+    let mut by_thread: Vec<Vec<Port>> = (0..threads).map(|_| Vec::new()).collect();
+    for address in wanted {
+        let mut bound = address;
+        for ports in &mut by_thread {
+            let socket = match UdpSocket::bind(bound, options) {
+                Ok(socket) => socket,
+                Err(error)
+                    if error.kind() == io::ErrorKind::AddrNotAvailable
+                        && address == config.advertised
+                        && address != config.internal =>
+                {
+                    warn!(%address, "the advertised address is not of this machine; not listened on");
+                    break;
+                }
+                Err(error) => {
+                    return Err(io::Error::new(error.kind(), format!("udp {address}: {error}")));
+                }
+            };
+            bound = socket.local_addr();
+            ports.push(Port { socket, sender: Sender::new() });
+        }
+        let is_bound = by_thread.iter().all(|ports| ports.len() == addresses.len() + 1);
+        if is_bound {
+            addresses.push(bound);
+        }
+    }
+    Ok((addresses, by_thread))
+}
+
+/// One thread.
+struct Worker {
+    shared: Arc<Shared>,
+    poller: Poller,
+    hall: Hall,
+    /// By listener.
+    receivers: Vec<Receiver>,
+    counters: Arc<Counters>,
+    /// The first thread's alone; the others only send on streams.
+    streams: Option<Streams>,
+    addresses: Vec<SocketAddr>,
+    version: u64,
+}
+
+impl Worker {
+    fn new(
+        shared: &Arc<Shared>,
+        addresses: &[SocketAddr],
+        mut hall: Hall,
+        counters: Arc<Counters>,
+        streams: Option<Streams>,
+        poller: Poller,
+    ) -> io::Result<Self> {
+        let mut receivers = Vec::new();
+        for (token, port) in (0..).zip(&hall.desk().ports) {
+            poller.add(&port.socket, token)?;
+            receivers.push(Receiver::new(BATCH_MAX, DATAGRAM_BYTES_MAX));
+        }
+        Ok(Self {
+            version: u64::MAX,
+            shared: Arc::clone(shared),
+            poller,
+            hall,
+            receivers,
+            counters,
+            streams,
+            addresses: addresses.to_vec(),
+        })
+    }
+
+    fn run(mut self) {
+        let mut events = Events::default();
+        while !self.shared.is_stopping.load(Ordering::Acquire) {
+            if let Err(error) = self.poller.wait(None, &mut events) {
+                warn!(%error, "cannot wait for messages");
+                return;
+            }
+            self.renew_table();
+            for listener in events.tokens() {
+                self.take_datagrams(listener);
+            }
+            if events.is_woken() {
+                self.take_stream_events();
+            }
+            self.hall.desk().flush();
+        }
+    }
+
+    fn renew_table(&mut self) {
+        let version = self.shared.tables.version();
+        if version != self.version {
+            self.version = version;
+            self.hall.desk().table = self.shared.tables.current();
+        }
+    }
+
+    fn take_datagrams(&mut self, listener: u64) {
+        let Ok(place) = usize::try_from(listener) else { return };
+        let Some(receiver) = self.receivers.get_mut(place) else { return };
+        let Ok(number) = u8::try_from(place) else { return };
+        let mut taken = 0;
+        for _ in 0..BATCHES_PER_TURN {
+            let Some(port) = self.hall.desk().ports.get(place) else { return };
+            match port.socket.receive(receiver) {
+                Ok(0) => break,
+                Ok(count) => taken += count,
+                Err(error) => {
+                    // An earlier datagram's error, reported here; the socket works on.
+                    debug!(%error, "while receiving");
+                    break;
+                }
+            }
+            for datagram in receiver.datagrams() {
+                let source = Flow {
+                    listener: number,
+                    transport: Transport::Udp,
+                    remote: datagram.source,
+                    connection: None,
+                };
+                self.hall.handle(datagram.bytes, &source);
+            }
+            self.hall.desk().flush();
+            if receiver.is_drained() {
+                break;
+            }
+        }
+        let totals = self.receivers.iter().map(Receiver::counters);
+        let (drops, oversized, batches) = totals.fold((0, 0, 0), |(drops, over, batches), one| {
+            (
+                drops + one.kernel_drops_total,
+                over + one.oversized_total,
+                batches + one.batches_total,
+            )
+        });
+        self.counters.kernel_drops.set(drops);
+        self.counters.oversized.set(oversized);
+        self.counters.batches.set(batches);
+        if taken > 0 {
+            self.counters.last_activity_ms.set(clock::unix_millis());
+        }
+    }
+
+    fn take_stream_events(&mut self) {
+        while let Some(event) = self.streams.as_mut().and_then(Streams::poll) {
+            match event {
+                StreamEvent::Message { id, transport, local, remote, bytes } => {
+                    self.counters.last_activity_ms.set(clock::unix_millis());
+                    let source = self.stream_flow(id, transport, local, remote);
+                    self.hall.handle(&bytes, &source);
+                }
+                StreamEvent::Malformed { id, transport, local, remote, error, bytes } => {
+                    debug!(%remote, %error, "cannot be cut into messages");
+                    let source = self.stream_flow(id, transport, local, remote);
+                    self.hall.handle_unframed(&bytes, &source);
+                }
+                StreamEvent::Failed { to, error, .. } => {
+                    self.counters.count_role_drop(RoleDrop::StreamFailed);
+                    debug!(%to, kind = ?error, "not written to a stream");
+                }
+                StreamEvent::Opened { remote, .. } => debug!(%remote, "stream opened"),
+                StreamEvent::Closed { remote, reason, .. } => {
+                    debug!(%remote, ?reason, "stream closed");
+                }
+            }
+        }
+    }
+
+    fn stream_flow(
+        &self,
+        id: ConnectionId,
+        transport: Transport,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> Flow {
+        // A connection that we opened has a local port of its own: the internal listener then.
+        let listener = self.addresses.iter().position(|address| *address == local);
+        Flow {
+            listener: listener.and_then(|place| u8::try_from(place).ok()).unwrap_or(0),
+            transport,
+            remote,
+            connection: Some(StreamId { number: id.number, incarnation: id.incarnation }),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! One generation as the threads use it: who is where, who owns what, who is dead.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use fleet::{InstanceId, Membership};
+use parking_lot::Mutex;
+use sip_core::selection::Selection;
+use sip_core::stateless::Directory;
+
+/// A worker as its calls are counted: by slot and number, whichever process holds them.
+type Name = (InstanceId, u16);
+
+/// Everything that follows from one membership.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) membership: Option<Membership>,
+    pub(crate) directory: Directory,
+    pub(crate) selection: Selection,
+    /// In the order of [`Membership::every_proxy`]. Nobody comes back to life within a generation.
+    dead: Box<[AtomicBool]>,
+    /// Calls given to each, in the same order.
+    calls: Box<[Arc<AtomicU64>]>,
+}
+
+impl Table {
+    /// The table before the first membership: nobody owns anything.
+    fn empty(selection_key: [u8; 16]) -> Self {
+        Self {
+            membership: None,
+            directory: Directory::default(),
+            selection: Selection::new(1, selection_key, &[]),
+            dead: Box::default(),
+            calls: Box::default(),
+        }
+    }
+
+    pub(crate) fn is_dead(&self, member: usize) -> bool {
+        self.dead.get(member).is_some_and(|flag| flag.load(Ordering::Relaxed))
+    }
+
+    /// Returns whether that is news.
+    pub(crate) fn mark_dead(&self, member: usize) -> bool {
+        self.dead.get(member).is_some_and(|flag| !flag.swap(true, Ordering::Relaxed))
+    }
+
+    pub(crate) fn dead_members(&self) -> usize {
+        self.dead.iter().filter(|flag| flag.load(Ordering::Relaxed)).count()
+    }
+
+    pub(crate) fn count_call(&self, member: usize) {
+        if let Some(calls) = self.calls.get(member) {
+            calls.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The table in use, and how the next one replaces it.
+#[derive(Debug)]
+pub(crate) struct Tables {
+    selection_key: [u8; 16],
+    /// Changes with every table: a thread compares it once per batch.
+    version: AtomicU64,
+    current: Mutex<Arc<Table>>,
+    /// Totals outlive generations: the manager makes rates of them.
+    calls: Mutex<BTreeMap<Name, Arc<AtomicU64>>>,
+}
+
+impl Tables {
+    pub(crate) fn new(selection_key: [u8; 16]) -> Self {
+        let empty = Table::empty(selection_key);
+        Self {
+            selection_key,
+            version: AtomicU64::new(0),
+            current: Mutex::new(Arc::new(empty)),
+            calls: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn current(&self) -> Arc<Table> {
+        Arc::clone(&self.current.lock())
+    }
+
+    /// Takes a new generation, unless the one in use refuses it.
+    ///
+    /// # Errors
+    ///
+    /// Older, empty, altered, or the same number with another digest; the one in use stays.
+    pub(crate) fn put(&self, membership: Membership) -> Result<(), fleet::StaleGeneration> {
+        // One at a time: a table takes milliseconds to make, and the threads do not wait for it.
+        let mut calls = self.calls.lock();
+        let old = self.current();
+        match &old.membership {
+            Some(have) => have.accepts(&membership)?,
+            None => membership.validate()?,
+        }
+        if old.membership.as_ref().is_some_and(|have| have.generation == membership.generation) {
+            return Ok(());
+        }
+        let selection = self.selection(&old, &membership);
+        let counter = |member: &fleet::Member| {
+            Arc::clone(calls.entry((member.instance, member.worker)).or_default())
+        };
+        let table = Table {
+            directory: Directory::new(&membership),
+            selection,
+            dead: membership.every_proxy().map(|_| AtomicBool::new(false)).collect(),
+            calls: membership.every_proxy().map(counter).collect(),
+            membership: Some(membership),
+        };
+        *self.current.lock() = Arc::new(table);
+        self.version.fetch_add(1, Ordering::Release);
+        Ok(())
+    }
+
+    /// Calls given to each worker since the start.
+    pub(crate) fn calls(&self) -> Vec<(Name, u64)> {
+        let calls = self.calls.lock();
+        calls.iter().map(|(name, calls)| (*name, calls.load(Ordering::Relaxed))).collect()
+    }
+
+    fn selection(&self, old: &Table, membership: &Membership) -> Selection {
+        let is_same_size =
+            old.membership.as_ref().is_some_and(|before| before.rows == membership.rows);
+        if !is_same_size {
+            return Selection::new(membership.rows, self.selection_key, &membership.proxies);
+        }
+        let mut selection = old.selection.clone();
+        selection.update(&membership.proxies);
+        selection
+    }
+}

@@ -1,0 +1,7 @@
+//! The running balancer between a client and a proxy of the tests, on loopback addresses of their
+//! own.
+
+mod bed;
+mod control;
+mod streams;
+mod udp;
