@@ -87,7 +87,7 @@ pub struct Claim {
     nonce_id: u128,
     uri: Vec<u8>,
     response: Vec<u8>,
-    /// `None` without qop (RFC 2069).
+    /// `None` without qop (digest as it was before qop).
     protection: Option<Protection>,
 }
 

@@ -192,8 +192,7 @@ impl<'a> Writer<'a> {
     }
 
     fn row(&self, contact: &NameAddr<'_>, uri: &Uri<'_>, seconds: u32) -> Binding {
-        let instance = contact.param(b"+sip.instance").flatten().map(unquoted);
-        let reg_id = contact.param(b"reg-id").flatten().and_then(read_number);
+        let (instance, reg_id) = flow_of(contact);
         let id = match (instance, reg_id) {
             (Some(instance), Some(reg_id)) => id_of_flow(instance, reg_id),
             _ => id_of_contact(uri),
@@ -256,6 +255,25 @@ fn is_same_content(row: &Binding, wanted: &Binding) -> bool {
         (it.contact.clone(), it.q, it.instance.clone(), it.reg_id, lifetime)
     };
     content(row) == content(wanted)
+}
+
+/// What tells a phone's flows apart, as far as its Contact says it.
+fn flow_of<'a>(contact: &NameAddr<'a>) -> (Option<&'a [u8]>, Option<u32>) {
+    let instance = contact.param(b"+sip.instance").flatten().map(unquoted);
+    let reg_id = contact.param(b"reg-id").flatten().and_then(read_number);
+    (instance, reg_id)
+}
+
+/// The binding that the Contact of any request would be, had it been registered like this.
+///
+/// # Errors
+///
+/// 400 if the contact is no SIP URI.
+pub fn binding_id_of(contact: &NameAddr<'_>) -> Result<BindingId, Reject> {
+    match flow_of(contact) {
+        (Some(instance), Some(reg_id)) => Ok(id_of_flow(instance, reg_id)),
+        _ => binding_id_of_contact(contact.uri_bytes()),
+    }
 }
 
 fn unquoted(text: &[u8]) -> &[u8] {

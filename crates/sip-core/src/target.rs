@@ -4,6 +4,7 @@ use sip_message::{Message, Uri};
 use store::{Aor, Binding, BindingId, UnixMillis};
 
 use crate::flow_token::Reach;
+use crate::registrar::binding_id_of_contact;
 use crate::reject::Reject;
 use crate::route::{InDialog, Party, Routed};
 
@@ -270,7 +271,11 @@ pub fn of_dialog(
 /// (protocol rule 14), or `None` if that is no other.
 pub fn refreshed(gone: &Target, bindings: &[Binding], now: UnixMillis) -> Option<Target> {
     let TargetIdentity::Dialog { binding: Some(id), .. } = gone.identity else { return None };
-    let present = bindings.iter().find(|it| it.id == id && it.is_live(now))?;
+    // A caller's binding is known by its Contact alone, which says less than its REGISTER did.
+    let is_it = |it: &&Binding| {
+        it.id == id || binding_id_of_contact(&it.contact).is_ok_and(|other| other == id)
+    };
+    let present = bindings.iter().filter(|it| it.is_live(now)).find(is_it)?;
     if present.path.is_empty() || present.path == gone.routes {
         return None;
     }

@@ -1,3 +1,5 @@
+//! Challenges and their answers, played by a client that can also be wrong.
+
 use super::*;
 use crate::golden::{earlier_ring, ring};
 use crate::identity::Owner;

@@ -1,3 +1,5 @@
+//! The copy that leaves, line by line.
+
 use super::*;
 use crate::golden::ring;
 use crate::target::{TargetIdentity, TargetReach};

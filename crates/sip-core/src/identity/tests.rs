@@ -1,3 +1,5 @@
+//! Who is challenged, one case a row.
+
 use super::*;
 use crate::flow_token::DialogToken;
 use crate::flow_token::{Flow, tag_hash};

@@ -1,3 +1,5 @@
+//! What counts as ours.
+
 use super::*;
 use crate::testing::names;
 

@@ -1,3 +1,5 @@
+//! REGISTERs against rows: what is written, what is answered, what is refused.
+
 use super::*;
 use crate::testing::{names, request, with};
 

@@ -1,3 +1,5 @@
+//! The response context, driven event by event on virtual time, and in random orders.
+
 use super::*;
 use crate::target::{Target, TargetIdentity, TargetReach};
 

@@ -1,3 +1,5 @@
+//! What is taken off a route, and whom the request is then for.
+
 use sip_message::Transport;
 use store::{Aor, BindingId};
 

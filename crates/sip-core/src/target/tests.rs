@@ -1,3 +1,5 @@
+//! Order, breadth and ways of targets.
+
 use std::time::Duration;
 
 use sip_message::Transport;
@@ -180,6 +182,12 @@ fn a_lost_flow_is_replaced_by_the_present_binding_of_the_side() {
     assert_eq!(found.routes, present.path);
     assert_eq!(found.request_uri, gone.request_uri, "the remote target stays");
     assert_eq!((found.attempt, found.identity), (1, gone.identity));
+
+    let by_contact = binding_id_of_contact(&present.contact).expect("a SIP URI");
+    let identity = TargetIdentity::Dialog { to: Party::Caller, binding: Some(by_contact) };
+    let caller = Target { identity, ..gone.clone() };
+    let found = refreshed(&caller, std::slice::from_ref(&present), NOW);
+    assert!(found.is_some(), "a caller is known by its contact");
 
     let same = Target { routes: present.path.clone(), ..gone.clone() };
     let mut expired = present.clone();

@@ -1,3 +1,5 @@
+//! Requests that may not be handled, and loops.
+
 use super::*;
 use crate::testing::{request, with};
 

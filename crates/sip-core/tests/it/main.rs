@@ -1,0 +1,5 @@
+//! The rooms together: a call through balancer and proxy, and messages that somebody damaged.
+
+mod call;
+mod damage;
+mod world;
