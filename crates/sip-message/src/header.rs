@@ -163,7 +163,8 @@ impl HeaderName {
         }
         let mut number = LOOKUP.heads[bucket(name.len(), *first)];
         while let Some(text) = TEXTS.get(usize::from(number)) {
-            if text.as_bytes().eq_ignore_ascii_case(name) {
+            // Nearly everybody writes names as the RFCs do: one comparison of memory.
+            if text.as_bytes() == name || text.as_bytes().eq_ignore_ascii_case(name) {
                 return Self(number);
             }
             number = LOOKUP.next[usize::from(number)];
@@ -176,6 +177,15 @@ impl HeaderName {
         TEXTS.get(usize::from(self.0)).copied().unwrap_or_default()
     }
 }
+
+impl HeaderName {
+    /// One bit of its own; none for [`Self::OTHER`].
+    pub(crate) const fn bit(self) -> u128 {
+        if self.0 == Self::OTHER.0 { 0 } else { 1 << self.0 }
+    }
+}
+
+const _: () = assert!(COUNT <= 128, "names have a bit each");
 
 impl fmt::Display for HeaderName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

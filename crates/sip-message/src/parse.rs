@@ -45,7 +45,7 @@ pub fn parse<'a>(
     framing: Framing,
 ) -> Result<Message<'a>, Malformed<'a>> {
     let bytes = skip_line_ends(bytes);
-    let mut parser = Parser { bytes, index, fault: None };
+    let mut parser = Parser { bytes, index, fault: None, seen: 0 };
     let end = parser.run(framing);
     let fault = parser.fault;
     let index: &'a Index = parser.index;
@@ -55,6 +55,10 @@ pub fn parse<'a>(
         Some(error) => Err(Malformed { error, message: Some(message).filter(is_answerable) }),
     }
 }
+
+/// Without these there is no message (RFC 3261 §8.1.1). Max-Forwards came later than RFC 2543.
+const REQUIRED: [HeaderName; 5] =
+    [HeaderName::VIA, HeaderName::FROM, HeaderName::TO, HeaderName::CALL_ID, HeaderName::CSEQ];
 
 fn is_answerable(message: &Message<'_>) -> bool {
     message.head().top_via.is_some() && message.method().is_some_and(|method| method != Method::Ack)
@@ -103,6 +107,8 @@ struct Parser<'a> {
     bytes: &'a [u8],
     index: &'a mut Index,
     fault: Option<ParseError>,
+    /// The names of the fields that were checked, by their bits.
+    seen: u128,
 }
 
 impl<'a> Parser<'a> {
@@ -227,19 +233,10 @@ impl<'a> Parser<'a> {
             if let Err(error) = self.check_field(&slot, is_request) {
                 self.blame(error);
             }
+            self.seen |= slot.name.bit();
         }
-        let head = &self.index.head;
-        let is_seen = |name| self.index.fields().iter().any(|slot| slot.name == name);
-        let missing = [
-            (head.top_via.is_some(), HeaderName::VIA),
-            (head.from.is_some(), HeaderName::FROM),
-            (head.to.is_some(), HeaderName::TO),
-            (!head.call_id.is_empty(), HeaderName::CALL_ID),
-            (head.cseq.is_some(), HeaderName::CSEQ),
-        ]
-        .into_iter()
-        .find(|(is_there, name)| !is_there && !is_seen(*name));
-        if let Some((_, name)) = missing {
+        let missing = REQUIRED.into_iter().find(|name| self.seen & name.bit() == 0);
+        if let Some(name) = missing {
             self.blame(ParseError::Missing { name });
         }
     }
@@ -294,8 +291,7 @@ impl<'a> Parser<'a> {
 
     /// That no earlier field has the name of this one.
     fn once(&self, slot: &Slot) -> Result<(), ParseError> {
-        let first = self.index.fields().iter().find(|other| other.name == slot.name);
-        if first.is_some_and(|first| first.line_start != slot.line_start) {
+        if self.seen & slot.name.bit() != 0 {
             let at = usize::from(slot.line_start);
             return Err(ParseError::Repeated { name: slot.name, at });
         }
@@ -349,7 +345,9 @@ impl<'a> Parser<'a> {
         let mut announced = None;
         let mut fault = None;
         let name = HeaderName::CONTENT_LENGTH;
-        for slot in self.index.fields().iter().filter(|slot| slot.name == name) {
+        let is_there = self.seen & name.bit() != 0;
+        let fields = self.index.fields().iter().filter(|slot| is_there && slot.name == name);
+        for slot in fields {
             let at = usize::from(slot.value_start);
             let length = content_length::read(slot.value().slice(self.bytes));
             fault = fault.or(match (length, announced) {
