@@ -110,3 +110,70 @@ impl Edits {
         out.extend_from_slice(Span::new(done.min(span.end), span.end).slice(bytes));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn applied(text: &str, record: impl FnOnce(&mut Edits)) -> String {
+        let mut edits = Edits::new();
+        record(&mut edits);
+        let mut out = b"|".to_vec();
+        edits.apply(text.as_bytes(), &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn equal_positions_keep_the_order_of_recording() {
+        let out = applied("abc", |edits| {
+            edits.insert(1, b"1");
+            edits.insert(0, b"0");
+            edits.insert_with(1, |out| out.extend_from_slice(b"2"));
+            edits.insert(3, b"end");
+            edits.replace(Span::new(1, 2), b"B");
+        });
+        assert_eq!(out, "|0a12Bcend");
+    }
+
+    #[test]
+    fn overlapping_removals_are_one() {
+        let out = applied("abcdef", |edits| {
+            edits.remove(Span::new(2, 5));
+            edits.remove(Span::new(1, 3));
+            edits.remove(Span::new(2, 3));
+        });
+        assert_eq!(out, "|af");
+    }
+
+    #[test]
+    fn cleared_edits_change_nothing() {
+        let mut edits = Edits::new();
+        edits.replace(Span::new(0, 1), b"x");
+        assert!(!edits.is_empty());
+        edits.clear();
+        assert!(edits.is_empty());
+        let mut out = Vec::new();
+        edits.apply(b"abc", &mut out);
+        assert_eq!(out, b"abc");
+    }
+
+    #[test]
+    fn part_of_a_message_takes_its_own_changes_only() {
+        let mut edits = Edits::new();
+        edits.insert(1, b"<");
+        edits.insert(4, b">");
+        edits.insert(6, b"!");
+        let mut out = Vec::new();
+        edits.apply_within(b"abcdefg", Span::new(1, 4), &mut out);
+        assert_eq!(out, b"<bcd>");
+    }
+
+    #[test]
+    fn spans_beyond_the_text_are_harmless() {
+        let out = applied("abc", |edits| {
+            edits.insert(9, b"x");
+            edits.remove(Span::new(2, 99));
+        });
+        assert_eq!(out, "|ab");
+    }
+}

@@ -4,7 +4,9 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use crate::header::{HeaderName, content_length};
 use crate::limits::{HEADER_SECTION_BYTES_MAX, MESSAGE_BYTES_MAX};
-use crate::parse::line_end;
+use crate::parse::{field_name, line_end};
+use crate::span::Span;
+use crate::syntax::trim;
 
 /// What a stream held.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,12 +135,11 @@ fn announced(head: &[u8]) -> Result<usize, FrameError> {
         }
         let text = head.get(at..text_end).unwrap_or_default();
         at = next;
-        let Some(colon) = memchr::memchr(b':', text) else { continue };
-        let (name, value) = text.split_at_checked(colon).unwrap_or_default();
-        if HeaderName::from_bytes(name.trim_ascii_end()) != HeaderName::CONTENT_LENGTH {
+        let Some((name, colon)) = field_name(text) else { continue };
+        if HeaderName::from_bytes(name) != HeaderName::CONTENT_LENGTH {
             continue;
         }
-        let value = value.strip_prefix(b":").unwrap_or(value).trim_ascii();
+        let value = trim(text, Span::of(colon + 1, text.len())).slice(text);
         let value = content_length::read(value).ok_or(FrameError::ContentLength)?;
         if length.is_some_and(|length| length != value) {
             return Err(FrameError::LengthConflict);
@@ -146,4 +147,73 @@ fn announced(head: &[u8]) -> Result<usize, FrameError> {
         length = Some(value);
     }
     Ok(length.unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frames(pieces: &[&[u8]]) -> (Vec<String>, Result<(), FrameError>) {
+        let mut framer = Framer::new();
+        let mut found = Vec::new();
+        for piece in pieces {
+            framer.push(piece);
+            loop {
+                match framer.next() {
+                    Ok(Some(Frame::Message(bytes))) => found.push(bytes.escape_ascii().to_string()),
+                    Ok(Some(Frame::KeepAlive)) => found.push("ping".into()),
+                    Ok(None) => break,
+                    Err(error) => return (found, Err(error)),
+                }
+            }
+        }
+        (found, Ok(()))
+    }
+
+    #[test]
+    fn messages_are_cut_wherever_the_stream_breaks() {
+        let stream = b"\r\nA b SIP/2.0\r\nContent-Length :\r\n 3\r\n\r\nabc\r\n\r\nB c SIP/2.0\r\n\r\nC d SIP/2.0\r\nl: 0\r\n\r\n";
+        let wanted = [
+            "A b SIP/2.0\\r\\nContent-Length :\\r\\n 3\\r\\n\\r\\nabc",
+            "ping",
+            "B c SIP/2.0\\r\\n\\r\\n",
+            "C d SIP/2.0\\r\\nl: 0\\r\\n\\r\\n",
+        ];
+        for size in 1..stream.len() {
+            let pieces: Vec<&[u8]> = stream.chunks(size).collect();
+            assert_eq!(frames(&pieces), (wanted.map(String::from).to_vec(), Ok(())), "{size}");
+        }
+    }
+
+    #[test]
+    fn single_line_ends_are_no_ping() {
+        assert_eq!(
+            frames(&[b"\r\nA b\r\n\r\n", b"\r\nB c\r\n\r\n"]).0,
+            ["A b\\r\\n\\r\\n", "B c\\r\\n\\r\\n"]
+        );
+        assert_eq!(frames(&[b"\r", b"\n\r", b"\n", b"\r\n\r\n"]).0, ["ping", "ping"]);
+    }
+
+    #[test]
+    fn stream_out_of_step_is_an_error() {
+        let long = vec![b'a'; HEADER_SECTION_BYTES_MAX + 1];
+        for (text, error) in [
+            (&b"A b\r\nl: -1\r\n\r\n"[..], FrameError::ContentLength),
+            (b"A b\r\nl: 1\r\nContent-Length: 2\r\n\r\n", FrameError::LengthConflict),
+            (b"A b\nl: 1\r\n\r\n", FrameError::LineEnd),
+            (b"A b\r\nl: 65535\r\n\r\n", FrameError::MessageTooLarge { bytes: 65_552 }),
+            (
+                b"A b\r\nl: 18446744073709551615\r\n\r\n",
+                FrameError::MessageTooLarge { bytes: usize::MAX },
+            ),
+            (b"A b\r\nl: 99999999999999999999999\r\n\r\n", FrameError::ContentLength),
+            (&long, FrameError::HeadersTooLarge),
+        ] {
+            assert_eq!(frames(&[text]).1, Err(error));
+        }
+        let mut framer = Framer::new();
+        framer.push(b"A b\r\nl: x\r\n\r\nrest");
+        assert!(framer.next().is_err() && framer.next().is_err());
+        assert_eq!(framer.buffered(), b"A b\r\nl: x\r\n\r\nrest");
+    }
 }

@@ -198,3 +198,33 @@ impl fmt::Debug for HeaderName {
         f.write_str(if *self == Self::OTHER { "(other)" } else { self.as_str() })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_found_in_every_form() {
+        for (number, text) in TEXTS.iter().enumerate() {
+            let name = HeaderName(number as u8);
+            assert_eq!(name.as_str(), *text);
+            for form in [text.to_string(), text.to_lowercase(), text.to_uppercase()] {
+                assert_eq!(HeaderName::from_bytes(form.as_bytes()), name, "{form}");
+            }
+        }
+        for (letter, name) in COMPACT {
+            assert_eq!(HeaderName::from_bytes(&[*letter]), *name);
+            assert_eq!(HeaderName::from_bytes(&[letter.to_ascii_uppercase()]), *name);
+        }
+    }
+
+    #[test]
+    fn other_names_are_other() {
+        let long = "X".repeat(100);
+        for text in
+            ["", "X-Private", "Vi", "Viaa", "q", "Vi\u{e1}", "1", "Call_ID", "\u{16}", &long]
+        {
+            assert_eq!(HeaderName::from_bytes(text.as_bytes()), HeaderName::OTHER, "{text}");
+        }
+    }
+}

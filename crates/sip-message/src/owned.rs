@@ -57,3 +57,27 @@ impl std::fmt::Debug for OwnedMessage {
         self.view().fmt(f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owned_message_outlives_its_buffer() {
+        let text =
+            b"\r\nOPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP a\r\nFrom: <sip:a@b>;tag=1\r\n\
+            To: <sip:b@c>\r\nCall-ID: x\r\nCSeq: 1 OPTIONS\r\nl: 1\r\n\r\nabc";
+        let parsed = OwnedMessage::parse(Bytes::from_static(text), Framing::Datagram).unwrap();
+        let copied = {
+            let buffer = text.to_vec();
+            let mut index = Index::new();
+            OwnedMessage::from(&parse(&buffer, &mut index, Framing::Datagram).unwrap())
+        };
+        for message in [&parsed, &copied.clone()] {
+            assert_eq!(message.view().from_tag(), Some(&b"1"[..]));
+            assert_eq!(message.view().body(), b"a");
+            assert_eq!(message.bytes(), &text[2..text.len() - 2]);
+        }
+        assert!(OwnedMessage::parse(Bytes::from_static(b"x"), Framing::Datagram).is_err());
+    }
+}

@@ -103,6 +103,16 @@ pub(crate) fn line_end(bytes: &[u8], at: usize) -> Option<LineEnd> {
     }
 }
 
+/// The name before the colon, and where the colon is. Space and tab may stand between them.
+pub(crate) fn field_name(line: &[u8]) -> Option<(&[u8], usize)> {
+    let colon = memchr::memchr(b':', line)?;
+    let mut name = line.get(..colon)?;
+    while let [rest @ .., b' ' | b'\t'] = name {
+        name = rest;
+    }
+    Some((name, colon))
+}
+
 struct Parser<'a> {
     bytes: &'a [u8],
     index: &'a mut Index,
@@ -195,10 +205,9 @@ impl<'a> Parser<'a> {
     /// Records the field in `at..text_end`.
     fn field(&mut self, at: usize, text_end: usize, next: usize) {
         let line = self.bytes.get(at..text_end).unwrap_or_default();
-        let Some(colon) = memchr::memchr(b':', line) else {
+        let Some((name, colon)) = field_name(line) else {
             return self.blame(ParseError::NoColon { at });
         };
-        let name = line.get(..colon).unwrap_or_default().trim_ascii_end();
         let number = HeaderName::from_bytes(name);
         if number == HeaderName::OTHER && (name.is_empty() || !name.iter().all(|b| is_token(*b))) {
             return self.blame(ParseError::FieldName { at });
@@ -310,12 +319,14 @@ impl<'a> Parser<'a> {
 
     fn check_via(&mut self, slot: &Slot) -> Result<(), ParseError> {
         let mut cursor = Cursor::new(self.bytes, slot.value());
+        // If the first Via cannot be read, the second must not take its place.
+        let mut is_top = self.seen & slot.name.bit() == 0;
         loop {
             let parts = ViaParts::read(self.bytes, &mut cursor)?;
             let has_more = parts.flaw.is_none() && cursor.eat(b',');
             cursor.skip_lws();
             let following = has_more.then(|| cursor.at() as u32);
-            if self.index.head.top_via.is_none() {
+            if std::mem::take(&mut is_top) {
                 self.index.head.top_via = Some(TopVia { parts, line: slot.line(), following });
             }
             if let Some(at) = parts.flaw {
@@ -374,3 +385,6 @@ impl<'a> Parser<'a> {
         start + length
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -136,3 +136,111 @@ fn write_follower(invite: &Message<'_>, method: &str, to: &Message<'_>, out: &mu
         format_args!("CSeq: {} {method}\r\nContent-Length: 0\r\n\r\n", invite.cseq().number),
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Framing, Index, parse};
+
+    const INVITE: &str = "INVITE sip:bob@192.0.2.4 SIP/2.0\r\n\
+        Via: SIP/2.0/UDP a;branch=z9hG4bK1, SIP/2.0/UDP b;branch=z9hG4bK2\r\n\
+        v: SIP/2.0/TCP c\r\n\
+        Max-Forwards: 69\r\n\
+        Route: <sip:r1;lr>,\r\n <sip:r2;lr>\r\n\
+        f: Alice <sip:alice@example.com>;tag=1\r\n\
+        To : Bob <sip:bob@example.com>  \r\n\
+        Timestamp: 54\r\n\
+        i: call\r\n\
+        CSeq: 0007 INVITE\r\n\
+        Route: <sip:r3;lr>\r\n\
+        \r\n";
+
+    fn text(write: impl FnOnce(&Message<'_>, &mut Vec<u8>)) -> String {
+        let mut index = Index::new();
+        let invite = parse(INVITE.as_bytes(), &mut index, Framing::Datagram).unwrap();
+        let mut out = Vec::new();
+        write(&invite, &mut out);
+        assert!(parse(&out, &mut Index::new(), Framing::Stream).is_ok());
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn reply_copies_what_brings_it_home() {
+        let reply = Reply {
+            status: StatusCode::BUSY_HERE,
+            reason: Some("Engaged"),
+            to_tag: Some(b"t2"),
+            fields: &[("Retry-After", b"5")],
+            body: b"later",
+        };
+        assert_eq!(
+            text(|invite, out| write_reply(invite, &reply, out)),
+            "SIP/2.0 486 Engaged\r\n\
+             Via: SIP/2.0/UDP a;branch=z9hG4bK1, SIP/2.0/UDP b;branch=z9hG4bK2\r\n\
+             v: SIP/2.0/TCP c\r\n\
+             f: Alice <sip:alice@example.com>;tag=1\r\n\
+             To : Bob <sip:bob@example.com>;tag=t2\r\n\
+             i: call\r\n\
+             CSeq: 0007 INVITE\r\n\
+             Retry-After: 5\r\n\
+             Content-Length: 5\r\n\r\nlater"
+        );
+    }
+
+    #[test]
+    fn trying_has_the_timestamp_and_no_tag() {
+        let reply = Reply { to_tag: Some(b"t2"), ..Reply::new(StatusCode::TRYING) };
+        let text = text(|invite, out| write_reply(invite, &reply, out));
+        assert!(text.starts_with("SIP/2.0 100 Trying\r\n"));
+        assert!(text.contains("Timestamp: 54\r\n") && !text.contains("t2"));
+    }
+
+    #[test]
+    fn reply_takes_the_changes_to_its_via() {
+        let text = text(|invite, out| {
+            let mut edits = Edits::new();
+            edits.insert(invite.top_via().unwrap().end(), b";received=192.0.2.1");
+            edits.insert(invite.headers_start(), b"");
+            edits.remove_first(invite, HeaderName::ROUTE, 1);
+            write_reply_edited(invite, &Reply::new(StatusCode::OK), &edits, out);
+        });
+        assert!(
+            text.contains("Via: SIP/2.0/UDP a;branch=z9hG4bK1;received=192.0.2.1, SIP"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn ack_has_the_top_via_the_routes_and_the_tag_of_the_answer() {
+        let response = INVITE
+            .replace("INVITE sip:bob@192.0.2.4 SIP/2.0", "SIP/2.0 486 Busy Here")
+            .replace("bob@example.com>", "bob@example.com>;tag=b");
+        let mut index = Index::new();
+        let response = parse(response.as_bytes(), &mut index, Framing::Datagram).unwrap();
+        assert_eq!(
+            text(|invite, out| write_ack(invite, &response, out)),
+            "ACK sip:bob@192.0.2.4 SIP/2.0\r\n\
+             Via: SIP/2.0/UDP a;branch=z9hG4bK1\r\n\
+             Route: <sip:r1;lr>,\r\n <sip:r2;lr>\r\n\
+             Route: <sip:r3;lr>\r\n\
+             Max-Forwards: 69\r\n\
+             f: Alice <sip:alice@example.com>;tag=1\r\n\
+             To : Bob <sip:bob@example.com>;tag=b  \r\n\
+             i: call\r\n\
+             CSeq: 7 ACK\r\n\
+             Content-Length: 0\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn cancel_is_that_of_the_invite() {
+        let text = text(write_cancel);
+        assert!(text.starts_with(
+            "CANCEL sip:bob@192.0.2.4 SIP/2.0\r\nVia: SIP/2.0/UDP a;branch=z9hG4bK1\r\n"
+        ));
+        assert!(
+            text.contains("To : Bob <sip:bob@example.com>  \r\n")
+                && text.contains("CSeq: 7 CANCEL\r\n")
+        );
+    }
+}

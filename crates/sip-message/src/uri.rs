@@ -216,10 +216,111 @@ pub fn parse_ip(host: &[u8]) -> Option<IpAddr> {
     if let (None, Ok(address)) = (inner, text.parse::<Ipv4Addr>()) {
         return Some(IpAddr::V4(address));
     }
-    if let Some((before, after)) = text.split_once(":::") {
-        let mut collapsed = String::with_capacity(text.len());
-        collapsed.extend([before, "::", after]);
-        return collapsed.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
+    let address = match text.split_once(":::") {
+        Some((before, after)) => collapsed(before, after),
+        None => text.parse::<Ipv6Addr>().ok(),
+    };
+    address.map(IpAddr::V6)
+}
+
+/// `before::after`, put together without allocating: addresses are short.
+fn collapsed(before: &str, after: &str) -> Option<Ipv6Addr> {
+    let mut text = [0; 48];
+    let parts = before.bytes().chain(*b"::").chain(after.bytes());
+    let mut length = 0;
+    for byte in parts {
+        *text.get_mut(length)? = byte;
+        length += 1;
     }
-    text.parse::<Ipv6Addr>().ok().map(IpAddr::V6)
+    std::str::from_utf8(text.get(..length)?).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_sip_uri_are_found() {
+        let uri = Uri::parse(b"sips:al;x=1:pw@[2001:db8::1]:5071;transport=tcp;lr?Subject=a&b=c")
+            .unwrap();
+        assert_eq!(uri.scheme(), Scheme::Sips);
+        assert_eq!(uri.user(), Some(&b"al;x=1"[..]));
+        assert_eq!(uri.password(), Some(&b"pw"[..]));
+        assert_eq!((uri.host(), uri.port()), (&b"[2001:db8::1]"[..], Some(5071)));
+        assert_eq!(uri.host_span().slice(uri.bytes()), uri.host());
+        assert_eq!(uri.param(b"Transport"), Some(Some(&b"tcp"[..])));
+        assert_eq!(uri.param(b"lr"), Some(None));
+        assert_eq!(uri.param(b"maddr"), None);
+        assert_eq!(uri.headers(), Some(&b"Subject=a&b=c"[..]));
+        let bare = Uri::parse(b"sip:example.com").unwrap();
+        assert_eq!((bare.user(), bare.port(), bare.params().count()), (None, None, 0));
+    }
+
+    #[test]
+    fn other_schemes_are_carried() {
+        for (text, scheme) in [
+            ("tel:+15550100;ext=1", Scheme::Tel),
+            ("TEL:1", Scheme::Tel),
+            ("urn:service:sos", Scheme::Other(b"urn")),
+            ("a.b+c-d:x", Scheme::Other(b"a.b+c-d")),
+        ] {
+            let uri = Uri::parse(text.as_bytes()).unwrap();
+            assert_eq!((uri.scheme(), uri.bytes()), (scheme, text.as_bytes()));
+            assert!(!uri.is_sip());
+        }
+    }
+
+    #[test]
+    fn malformed_uris_are_refused() {
+        for (text, error) in [
+            ("", UriError::Scheme),
+            ("sip", UriError::Scheme),
+            (":x", UriError::Scheme),
+            ("1a:x", UriError::Scheme),
+            ("tel:", UriError::Scheme),
+            ("sip:", UriError::Host),
+            ("sip:@a", UriError::User),
+            ("sip:a@", UriError::Host),
+            ("sip:a@b@c", UriError::User),
+            ("sip:a b", UriError::Octet),
+            ("sip:<a>", UriError::Octet),
+            ("sip:a\u{0}", UriError::Octet),
+            ("sip:[::1", UriError::Host),
+            ("sip:[1.2.3.4.5]", UriError::Host),
+            ("sip:::1", UriError::Host),
+            ("sip:2001:db8::1", UriError::Port),
+            ("sip:a:", UriError::Port),
+            ("sip:a:65536", UriError::Port),
+            ("sip:a:b", UriError::Port),
+            ("sip:a$b", UriError::Host),
+            ("sip:a;;b", UriError::Parameter),
+            ("sip:a;=b", UriError::Parameter),
+        ] {
+            assert_eq!(Uri::parse(text.as_bytes()).map(|_| ()), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_told_from_names() {
+        for (text, wanted) in [
+            ("192.0.2.1", Some("192.0.2.1")),
+            ("[::1]", Some("::1")),
+            ("2001:db8::1", Some("2001:db8::1")),
+            ("[2001:db8:::192.0.2.1]", Some("2001:db8::c000:201")),
+            ("[192.0.2.1]", None),
+            ("example.com", None),
+            ("192.0.2", None),
+            ("[::1", None),
+            ("", None),
+            ("[]", None),
+            ("dead.example", None),
+            ("[:::1:::2]", None),
+        ] {
+            assert_eq!(
+                parse_ip(text.as_bytes()),
+                wanted.map(|text| text.parse().unwrap()),
+                "{text}"
+            );
+        }
+    }
 }

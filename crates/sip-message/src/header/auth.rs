@@ -83,3 +83,49 @@ fn next(cursor: &mut Cursor<'_>) -> Option<(Span, Span)> {
     let value = if cursor.peek() == Some(b'"') { cursor.quoted()? } else { cursor.run(is_value) };
     Some((name, value))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_found_without_quotes_and_escapes() {
+        let value = b"dIgEsT username=\"al\\\"ice\", realm = \"a, b\",\r\n nonce=\"n=1\",uri=\"sip:b@c;x=\\\\y\", \
+            nc=00000001 , qop=auth,response=\"\"";
+        let auth = AuthParams::parse(value).unwrap();
+        assert!(auth.is_digest());
+        assert_eq!(auth.iter().count(), 7);
+        for (name, wanted) in [
+            ("username", "al\"ice"),
+            ("REALM", "a, b"),
+            ("nonce", "n=1"),
+            ("uri", "sip:b@c;x=\\y"),
+            ("nc", "00000001"),
+            ("qop", "auth"),
+            ("response", ""),
+        ] {
+            assert_eq!(auth.get(name.as_bytes()).as_deref(), Some(wanted.as_bytes()), "{name}");
+        }
+        assert_eq!(auth.raw(b"nonce"), Some(&b"\"n=1\""[..]));
+        assert_eq!(auth.get(b"cnonce"), None);
+    }
+
+    #[test]
+    fn broken_credentials_end_at_the_fault() {
+        for (value, count) in [
+            ("Digest", 0),
+            ("Digest a=1, b", 1),
+            ("Digest a=\"open", 0),
+            ("Basic QWxhZGRpbg==", 1),
+            ("Digest ,,a=1", 1),
+        ] {
+            assert_eq!(
+                AuthParams::parse(value.as_bytes()).unwrap().iter().count(),
+                count,
+                "{value}"
+            );
+        }
+        assert!(AuthParams::parse(b"").is_none());
+        assert!(AuthParams::parse(b"\"x\"").is_none());
+    }
+}

@@ -58,3 +58,30 @@ impl Default for MaxForwards {
         Self::DEFAULT
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_0_to_255_is_a_number_of_hops() {
+        for (text, wanted) in [
+            ("0", Some(0)),
+            ("0070", Some(70)),
+            ("255", Some(255)),
+            ("256", None),
+            ("", None),
+            ("+1", None),
+            ("-1", None),
+            ("7 0", None),
+        ] {
+            assert_eq!(
+                MaxForwards::read(text.as_bytes(), 0).ok().map(MaxForwards::hops),
+                wanted,
+                "{text}"
+            );
+        }
+        assert_eq!(MaxForwards::new(1).forwarded(), Some(MaxForwards::new(0)));
+        assert_eq!(MaxForwards::new(0).forwarded(), None);
+    }
+}

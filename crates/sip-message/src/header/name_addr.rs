@@ -192,3 +192,91 @@ impl<'a> NameAddr<'a> {
         Some(seconds.and_then(|seconds| seconds.try_into().ok()).unwrap_or(u32::MAX))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_taken_apart() {
+        for (text, display, uri, params) in [
+            ("<sip:a@b>", None, "sip:a@b", 0),
+            ("sip:a@b;tag=1;x", None, "sip:a@b", 2),
+            ("sip:a@b ; tag = 1", None, "sip:a@b", 1),
+            ("<sip:a@b;lr?h=v>;tag=1", None, "sip:a@b;lr?h=v", 1),
+            ("A. B <sip:a@b>", Some("A. B"), "sip:a@b", 0),
+            ("A<sip:a@b>", Some("A"), "sip:a@b", 0),
+            ("Zo\u{eb} <sip:a@b>", Some("Zo\u{eb}"), "sip:a@b", 0),
+            ("\"A, \\\"B\\\" <c>\"\r\n <sip:a@b>", Some("\"A, \\\"B\\\" <c>\""), "sip:a@b", 0),
+            ("\"\" <sip:a,b@c>;p=\"x;y\"", Some("\"\""), "sip:a,b@c", 1),
+            ("<urn:x:y>", None, "urn:x:y", 0),
+        ] {
+            let address = NameAddr::from_text(text.as_bytes()).unwrap();
+            assert_eq!(address.display, display.map(str::as_bytes), "{text}");
+            assert_eq!(address.uri_bytes(), uri.as_bytes(), "{text}");
+            assert_eq!(address.params().count(), params, "{text}");
+        }
+    }
+
+    #[test]
+    fn malformed_addresses_are_refused_where_they_break() {
+        for (text, at) in [
+            ("", 0),
+            ("a", 0),
+            ("<>", 1),
+            ("<sip:>", 1),
+            ("< sip:a@b>", 1),
+            ("<sip:a@b", 1),
+            ("<sip:a b>", 6),
+            ("\"A <sip:a@b>", 0),
+            ("\"A\" sip:a@b", 4),
+            ("A, B <sip:a@b>", 0),
+            ("sip:a@b?h=v", 7),
+            ("<sip:a@b>;", 10),
+            ("<sip:a@b>;;x", 10),
+            ("<sip:a@b> x", 10),
+            ("<sip:a@b>, <sip:c@d>", 9),
+            ("<sip:a@b>;tag", 9),
+        ] {
+            let error = NameAddr::from_text(text.as_bytes()).unwrap_err();
+            assert_eq!(error, HeaderError::Malformed { name: HeaderName::OTHER, at }, "{text}");
+        }
+    }
+
+    #[test]
+    fn preference_and_expiry_are_numbers() {
+        let address = |params: &str| format!("<sip:a@b>{params}");
+        for (params, q) in [
+            ("", None),
+            (";q=0", Some(0)),
+            (";q=1", Some(1000)),
+            (";q=1.000", Some(1000)),
+            (";q=0.5", Some(500)),
+            (";Q=0.123", Some(123)),
+            (";q=.7", Some(700)),
+            (";q=1.001", None),
+            (";q=2", None),
+            (";q=0.1234", None),
+            (";q=x", None),
+            (";q", None),
+        ] {
+            assert_eq!(NameAddr::from_text(address(params).as_bytes()).unwrap().q(), q, "{params}");
+        }
+        for (params, expires) in [
+            ("", None),
+            (";expires=0", Some(0)),
+            (";expires=3600", Some(3600)),
+            (";expires=\"60\"", Some(60)),
+            (";expires=99999999999999999999999", Some(u32::MAX)),
+            (";expires=-1", None),
+            (";expires", None),
+        ] {
+            let text = address(params);
+            assert_eq!(
+                NameAddr::from_text(text.as_bytes()).unwrap().expires(),
+                expires,
+                "{params}"
+            );
+        }
+    }
+}

@@ -137,3 +137,95 @@ impl<'a, F: Iterator<Item = Field<'a>>> Iterator for Values<'a, F> {
 pub(crate) fn has_lws(text: &[u8]) -> bool {
     text.iter().any(|byte| is_lws(*byte))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{Edits, Framing, HeaderName, Index, parse};
+
+    const HEAD: &str = "OPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP a\r\nFrom: <sip:a@b>\r\n\
+        To: <sip:b@c>\r\nCall-ID: x\r\nCSeq: 1 OPTIONS\r\n";
+
+    fn with(lines: &str, check: impl Fn(crate::Message<'_>)) {
+        let text = format!("{HEAD}{lines}\r\n");
+        let mut index = Index::new();
+        check(parse(text.as_bytes(), &mut index, Framing::Datagram).unwrap());
+    }
+
+    #[test]
+    fn commas_inside_quotes_and_angles_do_not_separate() {
+        for (lines, wanted) in [
+            ("Accept: a, b ,c\r\n", &["a", "b", "c"][..]),
+            ("Accept: a\r\nAccept: b,\r\n c\r\n", &["a", "b", "c"]),
+            (
+                "Accept: \"a, \\\" b\" <sip:x,y@z>;p=1, c\r\n",
+                &["\"a, \\\" b\" <sip:x,y@z>;p=1", "c"],
+            ),
+            ("Accept: ,, a,,\r\n", &["a"]),
+            ("Accept:\r\n", &[]),
+            ("Accept: \"open, b\r\n", &["\"open", "b"]),
+            ("Accept: <open, b\r\n", &["<open", "b"]),
+        ] {
+            with(lines, |message| {
+                let values: Vec<_> = message
+                    .values(HeaderName::ACCEPT)
+                    .map(|value| String::from_utf8_lossy(value.text).into_owned())
+                    .collect();
+                assert_eq!(values, wanted, "{lines}");
+            });
+        }
+    }
+
+    /// Method: remove the nth value by its own span, then the first n by `remove_first`.
+    #[test]
+    fn removed_values_leave_a_list() {
+        let remaining = |lines: &str, edit: &dyn Fn(&crate::Message<'_>, &mut Edits)| {
+            let text = format!("{HEAD}{lines}\r\n");
+            let mut index = Index::new();
+            let message = parse(text.as_bytes(), &mut index, Framing::Datagram).unwrap();
+            let mut edits = Edits::new();
+            edit(&message, &mut edits);
+            let mut out = Vec::new();
+            edits.apply(message.bytes(), &mut out);
+            String::from_utf8(out[HEAD.len()..out.len() - 2].to_vec()).unwrap()
+        };
+        let two_lines = "Route: <sip:a>, <sip:b>\r\nRoute: <sip:c>\r\n";
+        for (nth, wanted) in [
+            (0, "Route: <sip:b>\r\nRoute: <sip:c>\r\n"),
+            (1, "Route: <sip:a>\r\nRoute: <sip:c>\r\n"),
+            (2, "Route: <sip:a>, <sip:b>\r\n"),
+        ] {
+            let left = remaining(two_lines, &|message, edits| {
+                edits.remove(message.routes().nth(nth).unwrap().unwrap().value.removal_span());
+            });
+            assert_eq!(left, wanted);
+        }
+        for (count, wanted) in [
+            (0, two_lines),
+            (1, "Route: <sip:b>\r\nRoute: <sip:c>\r\n"),
+            (2, "Route: <sip:c>\r\n"),
+            (3, ""),
+            (9, ""),
+        ] {
+            let left = remaining(two_lines, &|message, edits| {
+                edits.remove_first(message, HeaderName::ROUTE, count);
+            });
+            assert_eq!(left, wanted, "{count}");
+        }
+    }
+
+    #[test]
+    fn top_via_is_removed_without_the_others() {
+        let text = HEAD.replace("UDP a", "UDP a;branch=z9hG4bK1 , SIP/2.0/TCP c");
+        let text = format!("{text}\r\n");
+        let mut index = Index::new();
+        let message = parse(text.as_bytes(), &mut index, Framing::Datagram).unwrap();
+        let top = message.top_via().unwrap();
+        let first = message.vias().next().unwrap().unwrap();
+        assert_eq!(top.value, first.value);
+        let mut edits = Edits::new();
+        edits.remove(top.value.removal_span());
+        let mut out = Vec::new();
+        edits.apply(message.bytes(), &mut out);
+        assert!(String::from_utf8(out).unwrap().contains("Via: SIP/2.0/TCP c\r\n"));
+    }
+}

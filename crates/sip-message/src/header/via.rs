@@ -238,3 +238,82 @@ impl<'a> Via<'a> {
         self.parts.value.end
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<ViaParts, HeaderError> {
+        let bytes = text.as_bytes();
+        ViaParts::read(bytes, &mut Cursor::new(bytes, Span::of(0, bytes.len())))
+    }
+
+    fn via<'a>(text: &'a str, check: impl FnOnce(Via<'a>)) {
+        let parts = read(text).unwrap();
+        assert_eq!(parts.flaw, None, "{text}");
+        let value = Value::at_line_start(text.as_bytes(), parts.value, parts.value, None);
+        check(Via::from_parts(text.as_bytes(), value, parts));
+    }
+
+    #[test]
+    fn parts_are_found() {
+        via(
+            "SIP/2.0/UDP 192.0.2.1:5062;rport;branch=z9hG4bKa;received=192.0.2.9;x=\"a;b\"",
+            |via| {
+                assert_eq!(via.transport_kind(), Some(Transport::Udp));
+                assert_eq!(
+                    (via.host(), via.port(), via.sent_by()),
+                    (&b"192.0.2.1"[..], Some(5062), &b"192.0.2.1:5062"[..])
+                );
+                assert_eq!(via.branch(), Some(&b"z9hG4bKa"[..]));
+                assert!(via.has_magic_cookie());
+                assert_eq!(via.received_ip(), Some("192.0.2.9".parse().unwrap()));
+                assert_eq!(via.rport(), Rport::Empty);
+                assert_eq!(via.param(b"X"), Some(Some(&b"\"a;b\""[..])));
+                assert_eq!(via.find_param(b"rport").unwrap().span, Span::new(26, 32));
+                assert_eq!(via.params().count(), 4);
+            },
+        );
+        via("SIP / 2.0 / TLS  [2001:db8::1] : 5061 ; branch = z9hG4bK ;rport=4711", |via| {
+            assert_eq!(via.transport(), b"TLS");
+            assert_eq!((via.host(), via.port()), (&b"[2001:db8::1]"[..], Some(5061)));
+            assert!(!via.has_magic_cookie(), "the cookie alone names nothing");
+            assert_eq!(via.rport(), Rport::Port(4711));
+        });
+        via("SIP/2.0/PIGEON roof", |via| {
+            assert_eq!((via.transport_kind(), via.branch(), via.end()), (None, None, 19));
+        });
+    }
+
+    #[test]
+    fn unreadable_hops_are_refused() {
+        for text in [
+            "",
+            "SIP/2.0 host",
+            "SIP/2.0/UDP",
+            "SIP/2.0/UDP ",
+            "SIP/2.0/UDPhost:1",
+            "SIP/2.0/UDP [::1",
+            "SIP/2.0/UDP [nonsense]",
+            "SIP/2.0/UDP a:",
+            "SIP/2.0/UDP a:65536",
+            "SIP/2.0/UDP a:x",
+            "//UDP a",
+        ] {
+            assert!(read(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn flaws_behind_the_host_leave_the_hop_readable() {
+        for (text, at) in [
+            ("SIP/2.0/UDP a;;", 14),
+            ("SIP/2.0/UDP a;branch=", 21),
+            ("SIP/2.0/UDP a b", 14),
+            ("SIP/2.0/UDP a;rport=x", 20),
+            ("SIP/2.0/UDP a;q=\"open", 16),
+        ] {
+            assert_eq!(read(text).unwrap().flaw, Some(at), "{text}");
+        }
+    }
+}

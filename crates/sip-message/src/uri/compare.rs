@@ -170,3 +170,72 @@ fn append_sorted(mut parts: Vec<Vec<u8>>, out: &mut Vec<u8>) {
         out.extend_from_slice(&part);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_equivalent(a: &str, b: &str) -> bool {
+        let (a, b) = (Uri::parse(a.as_bytes()).unwrap(), Uri::parse(b.as_bytes()).unwrap());
+        assert_eq!(equivalent(&a, &b), equivalent(&b, &a));
+        equivalent(&a, &b)
+    }
+
+    fn spelling(text: &str) -> String {
+        let mut out = Vec::new();
+        normalised(&Uri::parse(text.as_bytes()).unwrap(), &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn spellings_of_one_uri_are_equivalent() {
+        for (a, b) in [
+            ("sip:%61lex@Harbour.example;Transport=TCP", "sip:alex@harbour.EXAMPLE;transport=tcp"),
+            ("sip:a@b;x=1;y=2", "sip:a@b;Y=2;X=1"),
+            ("sip:a@b?One=1&two=2", "sip:a@b?TWO=2&one=1"),
+            ("sip:a%3ab@c", "sip:a%3Ab@c"),
+            ("sip:a@b;lr", "sip:a@b;%6Cr"),
+            ("tel:1", "tel:1"),
+        ] {
+            assert!(is_equivalent(a, b), "{a} {b}");
+            assert_eq!(spelling(a), spelling(b));
+        }
+        assert!(is_equivalent("sip:a@b", "sip:a@b;unknown=1"), "ignored if only one has it");
+    }
+
+    #[test]
+    fn different_uris_are_not_equivalent() {
+        for (a, b) in [
+            ("sip:alex@b", "sip:ALEX@b"),
+            ("sip:a@b", "sips:a@b"),
+            ("sip:a@b", "sip:b"),
+            ("sip:a@b", "sip:a:pw@b"),
+            ("sip:a@b", "sip:a@b:5060"),
+            ("sip:a@b", "sip:a@b;transport=udp"),
+            ("sip:a@b", "sip:a@b;maddr=c"),
+            ("sip:a@b", "sip:a@b;user=phone"),
+            ("sip:a@b;x=1", "sip:a@b;x=2"),
+            ("sip:a@b;x", "sip:a@b;x=2"),
+            ("sip:a@b", "sip:a@b?h=1"),
+            ("sip:a@b?h=1", "sip:a@b?h=2"),
+            ("sip:a%40b@c", "sip:a%41b@c"),
+            ("sip:a%2541@c", "sip:a%41@c"),
+            ("sip:a%00@c", "sip:a%00%00@c"),
+            ("tel:1", "tel:2"),
+        ] {
+            assert!(!is_equivalent(a, b), "{a} {b}");
+            assert_ne!(spelling(a), spelling(b));
+        }
+    }
+
+    #[test]
+    fn escapes_are_undone_once() {
+        for (text, wanted) in
+            [("%61%2561", "a%61"), ("%", "%"), ("%4", "%4"), ("%zz%40", "%zz@"), ("%00", "\u{0}")]
+        {
+            let mut out = Vec::new();
+            unescape(text.as_bytes(), &mut out);
+            assert_eq!(out, wanted.as_bytes(), "{text}");
+        }
+    }
+}

@@ -44,7 +44,9 @@ fn ask_everything(message: &Message<'_>) {
         }
     }
     if let Ok(Contacts::List(contacts)) = message.contacts() {
-        contacts.flatten().for_each(|contact| drop(contact.uri()));
+        for contact in contacts.flatten() {
+            let _ = contact.uri();
+        }
     }
     let _ = (message.routes().count(), message.record_routes().count(), message.paths().count());
     let _ = (message.call_id(), message.cseq(), message.expires(), message.max_forwards());
