@@ -129,7 +129,7 @@ pub fn start(config: Config) -> io::Result<Running> {
         is_stopping: AtomicBool::new(false),
     });
     let pollers = (0..thread_count).map(|_| Poller::new()).collect::<io::Result<Vec<_>>>()?;
-    let mut wakers: Vec<Waker> = pollers.iter().map(Poller::waker).collect();
+    let wakers: Vec<Waker> = pollers.iter().map(Poller::waker).collect();
     let first_waker = wakers.first().cloned().ok_or(io::ErrorKind::InvalidInput)?;
     let options = StreamOptions {
         listen: addresses.clone(),
@@ -141,7 +141,7 @@ pub fn start(config: Config) -> io::Result<Running> {
     let sender = streams.sender();
     let counters: Vec<Arc<Counters>> = (0..thread_count).map(|_| Arc::default()).collect();
     let node = Arc::new(Node::new(&config, Arc::clone(&shared), counters.clone(), sender.clone()));
-    let mut running = Running { node, wakers: Vec::new(), threads: Vec::new() };
+    let mut running = Running { node, wakers, threads: Vec::new() };
 
     let mut streams = Some(streams);
     let parts = pollers.into_iter().zip(ports).zip(counters).enumerate();
@@ -153,8 +153,7 @@ pub fn start(config: Config) -> io::Result<Running> {
     }
     let (waker, prober) = probe::start(Arc::clone(&shared), internal.ip())?;
     running.threads.push(prober);
-    wakers.push(waker);
-    running.wakers = wakers;
+    running.wakers.push(waker);
     info!(%internal, listeners = ?running.listeners(), threads = thread_count, "balancer started");
     Ok(running)
 }

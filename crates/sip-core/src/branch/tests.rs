@@ -1,3 +1,5 @@
+//! Who wrote a Via is told by its MACs; the format of both kinds is pinned.
+
 use sip_message::{Framing, Index, parse};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tokens give back what they were made of, or nothing.
+
 use super::*;
 use crate::golden::{check, earlier_ring, ring};
 

@@ -1,3 +1,5 @@
+//! The table is pinned, even, moves little, and is the same however it was reached.
+
 use std::net::SocketAddr;
 
 use fleet::{Incarnation, WEIGHT_NORMAL};

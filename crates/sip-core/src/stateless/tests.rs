@@ -1,3 +1,5 @@
+//! The balancer as a pure function: messages in, verdicts and edited messages out.
+
 use fleet::{
     BalancerMember, GenerationNumber, Incarnation, Member, Members, Membership, WEIGHT_NORMAL,
 };
