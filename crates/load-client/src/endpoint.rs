@@ -1,4 +1,5 @@
-//! The loop of one thread: sockets, time, and an agent that makes sense of what comes.
+//! The loop of one thread: sockets, time, and an agent that makes sense of what comes. UDP only so
+//! far: a stream would be another kind of link, and its address another kind of way.
 
 use std::io;
 use std::net::SocketAddr;
@@ -44,6 +45,7 @@ pub(crate) trait Agent {
     /// When the agent has something to do next.
     fn poll_timeout(&self) -> Option<Instant>;
 
+    /// Whether the loop may end; asked after every turn.
     fn is_done(&self) -> bool;
 }
 

@@ -9,7 +9,7 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// A hundred thousand of each: about 50 MB of tables besides the messages that they keep.
+    /// A hundred thousand of each: about 60 MB of tables besides the messages that they keep.
     fn default() -> Self {
         Self { transactions_max: 100_000 }
     }
