@@ -15,13 +15,14 @@ use sip_core::reject::Reject;
 use sip_core::route::{self, Addressee, Routed};
 use sip_core::target::{self, TargetSet};
 use sip_core::{registrar, validation};
-use sip_message::{Message, Method, OwnedMessage, StatusCode};
-use sip_transaction::{AckVerdict, Kind, ServerKey};
+use sip_message::{Message, Method, OwnedMessage, StatusCode, Uri};
+use sip_transaction::{AckVerdict, Kind, ServerId, ServerKey};
 use store::{Answer as Stored, Aor, Completion, Query, StoreError};
 
 use crate::answer::{self, Answer};
 use crate::arrival::Arrival;
 use crate::context::{Context, ContextId, Stage};
+use crate::outcome;
 use crate::worker::{Worker, World};
 
 /// Seconds after which a client may try again when a table is full.
@@ -42,8 +43,7 @@ impl Worker {
         let key = self.layer.server_key(&view, arrival.hop());
         if let Some(id) = self.layer.server_find(key) {
             self.world.counters.repeats.add(1);
-            self.layer.server_handle_repeat(id, &mut self.wire);
-            return;
+            return self.answer_repetition(id, &request, &arrival);
         }
         if self.join(&request, &arrival, key) {
             return;
@@ -52,6 +52,15 @@ impl Worker {
         if let Err(reject) = self.begin(&request, &arrival, key) {
             tracing::debug!(call_id = %view.call_id().escape_ascii(), %reject, "refused");
             self.answer_early(&request, &arrival, key, &Answer::from(&reject));
+        }
+    }
+
+    /// The last response goes again, by the Vias of the repetition: another balancer may have brought
+    /// it, or the client may have a new connection.
+    fn answer_repetition(&mut self, id: ServerId, request: &OwnedMessage, arrival: &Arrival) {
+        if let Some(last) = self.layer.server_last_response(id) {
+            let again = outcome::with_vias_of(last, request);
+            self.wire.send(&arrival.reply, &again);
         }
     }
 
@@ -316,7 +325,8 @@ impl Worker {
             (Some(_), ..) => self.targets_in_dialog(request, &routed)?,
             (None, Addressee::Tier, None) => return self.answer_as_tier(id, request),
             (None, Addressee::User { .. }, None) => {
-                let aor = self.callee(request)?;
+                let uri = Uri::parse(&routed.request_uri).ok();
+                let aor = uri.and_then(|uri| self.world.names.aor(&uri)).ok_or(Reject::NotFound)?;
                 self.wait(id, Stage::Locating { aor: aor.clone() });
                 self.submit(id, Query::Bindings { aor });
                 return Ok(());
@@ -343,11 +353,6 @@ impl Worker {
             OwnRequest::Drop => self.forget(id),
         }
         Ok(())
-    }
-
-    fn callee(&self, request: &Message<'_>) -> Result<Aor, Reject> {
-        let uri = request.uri().ok();
-        uri.and_then(|uri| self.world.names.aor(&uri)).ok_or(Reject::NotFound)
     }
 
     fn locate(&mut self, id: ContextId, aor: &Aor, rows: &[store::Binding]) {
@@ -400,16 +405,15 @@ impl Worker {
             self.world.counters.drop_unmatched_ack.add(1);
             return;
         };
-        let targets = if routed.dialog.is_some() {
-            self.targets_in_dialog(&view, &routed)
-        } else if is_for_us(&self.world.ring, &view) {
-            // The ACK to a stateless answer ends here (rule 18 of docs/protocol.md).
+        if routed.dialog.is_none() {
+            // The ACK to a stateless answer ends here. Without a token of ours any other goes
+            // nowhere: nothing has authenticated its sender (rule 18 of docs/protocol.md).
+            if !is_for_us(&self.world.ring, &view) {
+                self.world.counters.drop_unmatched_ack.add(1);
+            }
             return;
-        } else if routed.addressee == Addressee::Foreign || routed.next_route().is_some() {
-            target::of_request_uri(&view, &routed)
-        } else {
-            Err(Reject::NoSuchTransaction)
-        };
+        }
+        let targets = self.targets_in_dialog(&view, &routed);
         match targets {
             Ok(targets) => self.pass_on(request, arrival, targets),
             Err(reject) => {

@@ -97,7 +97,7 @@ impl Worker {
 }
 
 /// A response as the sender of `twin` must get it: with the Vias of its own request.
-fn with_vias_of(response: &Bytes, twin: &OwnedMessage) -> Bytes {
+pub(crate) fn with_vias_of(response: &Bytes, twin: &OwnedMessage) -> Bytes {
     let mut index = Index::new();
     let Ok(view) = sip_message::parse(response, &mut index, Framing::Datagram) else {
         return response.clone();

@@ -72,7 +72,7 @@ fn caller_side(request: &Message<'_>, context: &Context) -> Side {
         .and_then(|carrier| Some(Reach::Flow { balancer: carrier.balancer?, flow: carrier.flow }))
         .unwrap_or(Reach::Direct);
     let contact = first_contact(request);
-    let binding = contact.and_then(|it| registrar::binding_id_of_contact(it.uri_bytes()).ok());
+    let binding = contact.and_then(|it| registrar::binding_id_of(&it).ok());
     Side { reach, aor: context.identity.clone(), binding }
 }
 

@@ -129,6 +129,18 @@ impl<D: Clone> Layer<D> {
         server.perform(step, id, sink);
     }
 
+    /// What [`Self::server_handle_repeat`] would send to the first receiver: for a user who answers
+    /// a repetition by the Vias that *it* came with, because another balancer brought it or the
+    /// client has a new connection.
+    pub fn server_last_response(&self, id: ServerId) -> Option<&Bytes> {
+        let server = self.servers.get(id.0)?;
+        let step = match &server.machine {
+            Machine::Invite(machine) => machine.handle_repeat(),
+            Machine::NonInvite(machine) => machine.handle_repeat(),
+        };
+        matches!(step, ServerStep::Repeat).then_some(server.first.last_response.as_ref()).flatten()
+    }
+
     /// An ACK with the key of this transaction.
     pub fn server_handle_ack(
         &mut self,
