@@ -1,4 +1,4 @@
-//! Transports that a Via may name and that an element may use (RFC 3261 §18, RFC 7118).
+//! Transports that a Via may name and that an element may use (RFC 3261 §18).
 
 use std::fmt;
 
@@ -36,7 +36,7 @@ impl Transport {
         !matches!(self, Self::Udp)
     }
 
-    /// The port when none is written (RFC 3261 §18.2.2, RFC 7118 §5.2.1).
+    /// The port when none is written (RFC 3261 §18.2.2; for WebSocket, that of HTTP).
     pub const fn default_port(self) -> u16 {
         match self {
             Self::Udp | Self::Tcp => 5060,

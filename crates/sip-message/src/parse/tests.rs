@@ -24,12 +24,20 @@ fn passes(bytes: &[u8]) -> bool {
     parse(bytes, &mut Index::new(), Framing::Datagram).is_ok()
 }
 
-/// Method: change one thing of a good message; `at` is where the changed text stands.
+/// Changes one thing of a good message; the fault must be the one that is given.
+fn each_is_refused(cases: &[(&str, &str, ParseError)]) {
+    for (old, new, wanted) in cases {
+        assert!(GOOD.contains(old), "{old}");
+        let (error, _) = refusal(GOOD.replacen(old, new, 1).as_bytes());
+        assert_eq!(error, *wanted, "{new}: {error}");
+    }
+}
+
 #[test]
-fn one_fault_is_named_with_its_place() {
+fn fault_in_a_required_part_is_named_with_its_place() {
     let name = HeaderName::VIA;
     let via_at = GOOD.find("192").unwrap();
-    let cases: &[(&str, &str, ParseError)] = &[
+    each_is_refused(&[
         ("SIP/2.0\r\nVia", "SIP/3.0\r\nVia", ParseError::Version { at: 28 }),
         ("SIP/2.0\r\nVia", "SIP/two\r\nVia", ParseError::StartLine { at: 28 }),
         ("SIP/2.0\r\nVia", "HTTP/1.1\r\nVia", ParseError::StartLine { at: 28 }),
@@ -64,6 +72,12 @@ fn one_fault_is_named_with_its_place() {
             "4294967296 OPTIONS",
             ParseError::OutOfRange { name: HeaderName::CSEQ, at: GOOD.find("1 OPTIONS").unwrap() },
         ),
+    ]);
+}
+
+#[test]
+fn fault_in_another_field_is_named_with_its_place() {
+    each_is_refused(&[
         (
             "Call-ID: x\r\n",
             "Call-ID: x\r\nMax-Forwards: 256\r\n",
@@ -92,6 +106,12 @@ fn one_fault_is_named_with_its_place() {
             "Call-ID: x\r\n: y\r\n",
             ParseError::FieldName { at: GOOD.find("CSeq").unwrap() },
         ),
+    ]);
+}
+
+#[test]
+fn fault_in_framing_is_named_with_its_place() {
+    each_is_refused(&[
         (
             "Call-ID: x\r\n",
             "Call-ID: x\n",
@@ -123,12 +143,7 @@ fn one_fault_is_named_with_its_place() {
             "OPTIONS\r\nl: 1, 1\r\n\r\nab",
             ParseError::Field { name: HeaderName::CONTENT_LENGTH, at: GOOD.len() + 1 },
         ),
-    ];
-    for (old, new, wanted) in cases {
-        assert!(GOOD.contains(old), "{old}");
-        let (error, _) = refusal(GOOD.replacen(old, new, 1).as_bytes());
-        assert_eq!(error, *wanted, "{new}: {error}");
-    }
+    ]);
 }
 
 #[test]
