@@ -1,0 +1,313 @@
+//! The subcommands, their flags and their help: the interface that scripts lean on.
+
+mod load;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use store::{Aor, CredentialKey};
+use store_drivers::admin::{parse_aor, parse_user};
+
+pub(crate) use load::{Demo, Load, Uac, Uas};
+
+/// An elastic SIP edge: balancers, proxies and a manager that keeps their number to the load.
+#[derive(Debug, Parser)]
+#[command(name = "sipcloud", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the whole cloud on this machine until Ctrl-C.
+    ///
+    /// Starts the manager, which starts balancers and proxies, each a process on a loopback
+    /// address of its own, and prints one line `ready sip:IP:PORT …` when the first call can be
+    /// made. Ctrl-C ends everything; users and registrations stay in the data directory.
+    Up(Up),
+    /// Run one balancer from its node file (the manager does this).
+    Balancer(Node),
+    /// Run one proxy from its node file (the manager does this).
+    Proxy(Node),
+    /// Run the manager of a data directory (`up` does this).
+    Manager(Manager),
+    /// Show the fleet: load, capacity and state of every instance.
+    Status(Status),
+    /// Show the journal: every decision and act of the manager, with its reason.
+    Events(Events),
+    /// Take one instance out of service; it ends when its last transaction has.
+    ///
+    /// The manager puts another one in its place if the tier needs it.
+    Drain(Drain),
+    /// Check a configuration file and say what is wrong with it.
+    CheckConfig(CheckConfig),
+    /// Add, change, list and remove users.
+    #[command(subcommand)]
+    User(User),
+    /// List, add and remove registrations (bindings of addresses to contacts).
+    #[command(subcommand)]
+    Registration(Registration),
+    /// Make calls: callers, callees, or both as the demonstration does.
+    #[command(subcommand)]
+    Load(Box<Load>),
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DataDirectory {
+    /// Directory with everything that outlives a run: users, registrations, keys, journal.
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub data: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Configuration file (TOML); `config/sipcloud.example.toml` shows every key.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub data: DataDirectory,
+    /// One balancer listens on this address of the machine, so that phones elsewhere can register.
+    ///
+    /// Without it the balancers take 127.0.10.1, 127.0.10.2 and so on, which only this machine
+    /// can reach.
+    #[arg(long, value_name = "IP")]
+    pub listen: Option<IpAddr>,
+    /// How many balancers at least, and at most.
+    #[arg(long, value_name = "MIN[..MAX]")]
+    pub balancers: Option<InstanceRange>,
+    /// How many proxies at least, and at most.
+    #[arg(long, value_name = "MIN[..MAX]")]
+    pub proxies: Option<InstanceRange>,
+    /// Calls per second that one proxy is trusted with.
+    #[arg(long, value_name = "CPS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub capacity: Option<u32>,
+    /// Time between two rounds of the manager, for example 3s or 500ms.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub poll: Option<Duration>,
+    /// Where users and registrations are kept; `memory` is gone when the cloud stops.
+    #[arg(long, value_enum)]
+    pub store: Option<StoreChoice>,
+    /// One JSON object per line in place of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Node {
+    /// The node file that the manager wrote.
+    #[arg(long, value_name = "FILE")]
+    pub node: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Manager {
+    #[command(flatten)]
+    pub data: DataDirectory,
+    /// Configuration file; without it, what `up` left in the data directory.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    #[command(flatten)]
+    pub data: DataDirectory,
+    /// Print the fleet as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    #[command(flatten)]
+    pub data: DataDirectory,
+    /// Only events with a number above this one.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub after: u64,
+    /// Go on and print new events as they come.
+    #[arg(long)]
+    pub follow: bool,
+    /// One JSON object per line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Drain {
+    /// The instance, for example proxy-2.
+    pub instance: fleet::InstanceId,
+    #[command(flatten)]
+    pub data: DataDirectory,
+    /// Print the answer as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckConfig {
+    /// The file to check.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum User {
+    /// Add a user; the password comes from a prompt, or from the first line of standard input.
+    Add(UserName),
+    /// Change a user's password.
+    Passwd(UserName),
+    /// List users.
+    List {
+        #[command(flatten)]
+        data: DataDirectory,
+        /// Only users of this realm.
+        #[arg(long)]
+        realm: Option<String>,
+        /// One JSON object per line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove a user; registrations stay until they expire.
+    Remove(UserName),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UserName {
+    /// The user, as in alice@sipcloud.test; the part after the @ is the realm.
+    #[arg(value_name = "USER@REALM", value_parser = parse_user)]
+    pub user: CredentialKey,
+    #[command(flatten)]
+    pub data: DataDirectory,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Registration {
+    /// List registrations, expired ones excluded.
+    List {
+        /// Only those of this address-of-record, as in bob@sipcloud.test.
+        #[arg(value_name = "USER@DOMAIN", value_parser = parse_aor)]
+        aor: Option<Aor>,
+        #[command(flatten)]
+        data: DataDirectory,
+        /// One JSON object per line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Add a contact that does not register by itself, such as a trunk.
+    Add(RegistrationAdd),
+    /// Remove the registrations of an address-of-record, or one contact of it.
+    Remove {
+        /// The address-of-record, as in bob@sipcloud.test.
+        #[arg(value_name = "USER@DOMAIN", value_parser = parse_aor)]
+        aor: Aor,
+        /// Only this contact.
+        contact: Option<String>,
+        #[command(flatten)]
+        data: DataDirectory,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RegistrationAdd {
+    /// The address-of-record, as in bob@sipcloud.test.
+    #[arg(value_name = "USER@DOMAIN", value_parser = parse_aor)]
+    pub aor: Aor,
+    /// Where calls go, as in sip:bob@192.0.2.7:5060.
+    pub contact: String,
+    /// Reached from the proxies themselves and not through a balancer.
+    ///
+    /// Registrations that are added by hand have no connection at a balancer, so this is needed;
+    /// it is a flag so that the command says what it does.
+    #[arg(long, required = true)]
+    pub direct: bool,
+    /// How long it holds, for example 1h; without it for ever.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub expires: Option<Duration>,
+    #[command(flatten)]
+    pub data: DataDirectory,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StoreChoice {
+    Sqlite,
+    Memory,
+}
+
+/// `MIN` or `MIN..MAX`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct InstanceRange {
+    pub min: u32,
+    pub max: Option<u32>,
+}
+
+impl FromStr for InstanceRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |text: &str| {
+            text.parse::<u32>().map_err(|_| format!("{text:?} is no number of instances"))
+        };
+        let (min, max) = match text.split_once("..") {
+            Some((min, max)) => (number(min)?, Some(number(max)?)),
+            None => (number(text)?, None),
+        };
+        match max {
+            _ if min == 0 => Err("at least one instance is needed".to_owned()),
+            Some(max) if max < min => Err(format!("the maximum {max} is below the minimum {min}")),
+            _ => Ok(Self { min, max }),
+        }
+    }
+}
+
+/// A number with one of the units ms, s, m, h.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no duration; write for example 500ms, 3s, 2m or 1h");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let amount: f64 = digits.parse().map_err(|_| wrong())?;
+    let unit_s = match &text[digits.len()..] {
+        "ms" => 0.001,
+        "s" | "" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3_600.0,
+        _ => return Err(wrong()),
+    };
+    let duration = Duration::try_from_secs_f64(amount * unit_s).map_err(|_| wrong())?;
+    if duration.is_zero() { Err(wrong()) } else { Ok(duration) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn ranges_read_as_minimum_and_maximum() {
+        let range = |text: &str| text.parse::<InstanceRange>();
+        assert_eq!(range("2"), Ok(InstanceRange { min: 2, max: None }));
+        assert_eq!(range("1..4"), Ok(InstanceRange { min: 1, max: Some(4) }));
+        for wrong in ["", "0", "3..2", "1..", "..2", "a", "-1", "0..3"] {
+            assert!(range(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn durations_need_a_known_unit() {
+        let table = [("500ms", 500), ("3s", 3_000), ("3", 3_000), ("1.5s", 1_500), ("2m", 120_000)];
+        for (text, millis) in table {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for wrong in ["", "s", "0s", "-1s", "3d", "3 s", "infs", "nans"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! One file per subcommand.
+
+pub(crate) mod check_config;
+pub(crate) mod drain;
+pub(crate) mod events;
+pub(crate) mod load;
+pub(crate) mod manager;
+pub(crate) mod node;
+pub(crate) mod registration;
+pub(crate) mod status;
+pub(crate) mod up;
+pub(crate) mod user;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use node_api::ManagerClient;
+use store_drivers::StoreLocation;
+use store_drivers::admin::{Admin, AdminError};
+
+use crate::config::Config;
+use crate::exit::Exit;
+use crate::files::{self, ManagerFile};
+use crate::secrets;
+
+/// How long the manager may take to answer a command.
+const MANAGER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A runtime for a command that only asks.
+pub(crate) fn small_runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the runtime cannot start")
+}
+
+/// The manager of a data directory.
+pub(crate) fn manager_of(data: &Path) -> Result<ManagerClient> {
+    let absent = || {
+        let remedy = format!("start one with: sipcloud up --data {}", data.display());
+        Exit::Unavailable.because(format!("no cloud runs in {}; {remedy}", data.display()))
+    };
+    let file = ManagerFile::read(data).ok_or_else(absent)?;
+    ManagerClient::new(file.api, &file.token, MANAGER_PATIENCE)
+        .map_err(|error| Exit::Unavailable.because(format!("the manager cannot be asked: {error}")))
+}
+
+/// The configuration of the cloud in a data directory, or the defaults before it first ran.
+pub(crate) fn configuration_of(data: &Path) -> Result<Config> {
+    let path = files::running_configuration(data);
+    Config::read_or_default(path.exists().then_some(path.as_path()))
+}
+
+/// A data directory by its full name, made if need be.
+pub(crate) fn open_data(data: &Path) -> Result<PathBuf> {
+    secrets::make_private(data)?;
+    data.canonicalize().with_context(|| format!("cannot find {}", data.display()))
+}
+
+/// The store of a data directory, and what is served with it.
+pub(crate) fn open_store(data: &Path) -> Result<(Admin, Config)> {
+    let data = open_data(data)?;
+    let config = configuration_of(&data)?;
+    let path = config.store_path(&data);
+    if path.parent().is_some_and(|folder| !folder.exists()) {
+        let folder = data.display();
+        return Err(Exit::Unavailable.because(format!(
+            "the store of {folder} is in memory and no cloud runs; start one with: sipcloud up \
+             --data {folder} --store memory",
+        )));
+    }
+    let store = Admin::open(&StoreLocation::sqlite(&path))
+        .map_err(|error| Exit::Unavailable.because(format!("{}: {error}", path.display())))?;
+    Ok((store, config))
+}
+
+/// What the store's refusal means to a script.
+pub(crate) fn explain(error: AdminError) -> anyhow::Error {
+    let exit = match error {
+        AdminError::Name { .. } | AdminError::EmptyPassword => Exit::Usage,
+        AdminError::UserExists { .. }
+        | AdminError::NoSuchUser { .. }
+        | AdminError::NoSuchRegistration { .. } => Exit::Failed,
+        AdminError::Store(_) => Exit::Unavailable,
+        AdminError::Confused => Exit::Software,
+    };
+    exit.because(error)
+}

@@ -1,0 +1,127 @@
+//! `sipcloud load`: callers and callees.
+
+mod demo;
+mod lines;
+
+use std::io;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use load_client::{
+    Challenge, Mode, Plan, Registration, Report, Retransmission, Stop, Uas, UasOptions,
+};
+
+use crate::cli;
+use crate::command::small_runtime;
+use crate::exit::Exit;
+use crate::signals::EndSignals;
+
+/// REGISTER requests that callees start per second.
+const REGISTER_PER_S: f64 = 200.0;
+const REGISTER_EXPIRES: Duration = Duration::from_secs(3_600);
+
+pub(crate) fn run(command: &cli::Load) -> Result<Option<Exit>> {
+    match command {
+        cli::Load::Uac(arguments) => callers(arguments),
+        cli::Load::Uas(arguments) => callees(arguments),
+        cli::Load::Demo(arguments) => demo::run(arguments),
+    }
+}
+
+fn callers(arguments: &cli::Uac) -> Result<Option<Exit>> {
+    let mode = match (arguments.cancel_after, arguments.talk) {
+        (Some(ringing), _) => Mode::CancelWhileRinging { ringing },
+        (None, talk) => Mode::Complete { talk: talk.unwrap_or_default() },
+    };
+    let plan = Plan {
+        users: arguments.users.iter().map(|user| user.0.clone()).collect(),
+        callees: arguments.callees.clone(),
+        mode,
+        challenge: if arguments.challenge_optional {
+            Challenge::Allowed
+        } else {
+            Challenge::Required
+        },
+        retransmission: if arguments.no_retransmission {
+            Retransmission::Off
+        } else {
+            Retransmission::On
+        },
+        calls_max: arguments.calls,
+        ..Plan::figure_4(
+            arguments.targets.clone(),
+            arguments.local.clone(),
+            &arguments.domain,
+            arguments.schedule.clone(),
+        )
+    };
+    let stop = stop_on_signal()?;
+    let report = load_client::run_uac(&plan, &stop, |sample| {
+        println!("{}", lines::sample(sample, arguments.json));
+    })
+    .map_err(cannot_call)?;
+    Ok(conclude(&report, arguments.json))
+}
+
+fn callees(arguments: &cli::Uas) -> Result<Option<Exit>> {
+    let registration = (!arguments.registrars.is_empty()).then(|| Registration {
+        targets: arguments.registrars.clone(),
+        expires: REGISTER_EXPIRES,
+        per_second: REGISTER_PER_S,
+    });
+    let options = UasOptions {
+        users: arguments.users.iter().map(|user| user.0.clone()).collect(),
+        registration,
+        ring_for: arguments.ring.unwrap_or_default(),
+        refuse_with: arguments.refuse_with,
+        ..UasOptions::direct(arguments.local.clone(), &arguments.domain)
+    };
+    let uas = Uas::start(options).map_err(cannot_call)?;
+    let addresses: Vec<String> = uas.addresses().iter().map(ToString::to_string).collect();
+    println!("{}", lines::listening(&addresses, arguments.json));
+    small_runtime()?.block_on(async {
+        EndSignals::new()?.recv().await;
+        io::Result::Ok(())
+    })?;
+    println!("{}", lines::callees(&uas.stop(), arguments.json));
+    Ok(None)
+}
+
+/// Prints the report; calls that failed are an exit code.
+fn conclude(report: &Report, json: bool) -> Option<Exit> {
+    if json {
+        println!("{}", lines::report(report));
+    } else {
+        print!("{report}");
+    }
+    (report.failed > 0).then_some(Exit::Failed)
+}
+
+/// The first signal lets calls end; a second one ends the process.
+fn stop_on_signal() -> Result<Stop> {
+    let stop = Stop::new();
+    let told = stop.clone();
+    let runtime = small_runtime()?;
+    let mut end = {
+        let _inside = runtime.enter();
+        EndSignals::new()?
+    };
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            runtime.block_on(async {
+                end.recv().await;
+                told.stop();
+                end.recv().await;
+                std::process::exit(Exit::Failed as i32);
+            });
+        })
+        .context("a thread cannot be started")?;
+    Ok(stop)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+fn cannot_call(error: io::Error) -> anyhow::Error {
+    Exit::Unavailable.because(format!("no calls can be made: {error}"))
+}

@@ -1,0 +1,69 @@
+//! `sipcloud status`: the fleet as the manager sees it.
+
+use std::fmt::Write as _;
+
+use anyhow::Result;
+use node_api::wire::FleetStatus;
+
+use crate::cli;
+use crate::command::{manager_of, small_runtime};
+use crate::exit::Exit;
+use crate::show;
+
+pub(crate) fn run(arguments: &cli::Status) -> Result<Option<Exit>> {
+    let manager = manager_of(&arguments.data.data)?;
+    let fleet = small_runtime()?
+        .block_on(manager.fleet())
+        .map_err(|error| Exit::Unavailable.because(error))?;
+    if arguments.json {
+        println!("{}", serde_json::to_string(&fleet)?);
+    } else {
+        print!("{}", table(&fleet)?);
+    }
+    Ok(None)
+}
+
+fn table(fleet: &FleetStatus) -> Result<String> {
+    let mut text = String::new();
+    let manager = &fleet.manager;
+    let generation = fleet
+        .generation
+        .map_or_else(|| "none".to_owned(), |number| format!("{}.{}", number.fence, number.counter));
+    writeln!(
+        text,
+        "{}  manager pid {}  round {} every {} ms  membership {generation}{}{}",
+        show::time(fleet.at_ms),
+        manager.pid,
+        manager.rounds_total,
+        manager.poll_interval_ms,
+        if manager.frozen { "  frozen" } else { "" },
+        if manager.dry_run { "  dry run" } else { "" },
+    )?;
+    for tier in &fleet.tiers {
+        writeln!(text, "{}", show::tier_line(tier))?;
+        writeln!(text, "          {} wanted: {}", tier.desired, tier.reason)?;
+    }
+    writeln!(
+        text,
+        "\n{:<12} {:<12} {:<22} {:>8} {:>6} {:>9} {:>8} {:>8}  note",
+        "instance", "state", "sip", "cps", "cpu %", "memory", "calls", "transact",
+    )?;
+    for instance in &fleet.instances {
+        let answers = if instance.answers { "" } else { "does not answer" };
+        let note = [instance.note.as_str(), answers].map(str::trim).join(" ");
+        writeln!(
+            text,
+            "{:<12} {:<12} {:<22} {:>8.1} {:>6.1} {:>9} {:>8} {:>8}  {}",
+            instance.instance.to_string(),
+            instance.state,
+            instance.sip.to_string(),
+            instance.load_cps,
+            instance.cpu_percent,
+            show::bytes(instance.rss_bytes),
+            instance.calls_total,
+            instance.server_transactions,
+            note.trim(),
+        )?;
+    }
+    Ok(text)
+}

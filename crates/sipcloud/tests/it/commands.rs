@@ -1,0 +1,77 @@
+//! Commands that need no running cloud.
+
+use super::{Data, output, sipcloud, write};
+
+#[test]
+fn users_are_added_changed_listed_and_removed() {
+    let data = Data::new("users");
+    data.good("user add alice@sipcloud.test", "secret\n");
+    data.good("user add bob@127.0.10.1", "secret\n");
+    let users = data.good("user list", "");
+    assert_eq!(users, "alice@sipcloud.test\nbob@sipcloud.test\n", "an address is the service");
+
+    assert_eq!(data.run("user add alice@sipcloud.test", "x\n").status.code(), Some(1));
+    assert_eq!(data.run("user add carol@sipcloud.test", "\n").status.code(), Some(2), "empty");
+    assert_eq!(data.run("user passwd dave@sipcloud.test", "x\n").status.code(), Some(1));
+    data.good("user passwd alice@sipcloud.test", "other\n");
+    data.good("user remove alice@sipcloud.test", "");
+    let left = data.good("user list --json", "");
+    assert_eq!(left, "{\"realm\":\"sipcloud.test\",\"user\":\"bob\"}\n");
+}
+
+#[test]
+fn no_password_is_kept() {
+    let data = Data::new("password");
+    data.good("user add alice@sipcloud.test", "open-sesame\n");
+    for entry in std::fs::read_dir(&data.path).expect("listed").flatten() {
+        let content = std::fs::read(entry.path()).expect("read");
+        let is_inside = content.windows(11).any(|window| window == b"open-sesame");
+        assert!(!is_inside, "{}", entry.path().display());
+    }
+}
+
+#[test]
+fn registrations_are_added_listed_and_removed() {
+    let data = Data::new("registrations");
+    data.good("registration add bob@sipcloud.test sip:bob@192.0.2.7:5060 --direct", "");
+    data.good("registration add bob@sipcloud.test sip:b@192.0.2.8 --direct --expires 1h", "");
+    let all = data.good("registration list", "");
+    assert_eq!(all.lines().count(), 2, "{all}");
+    assert!(all.contains("for ever") && all.contains("direct"), "{all}");
+    data.good("registration remove bob@sipcloud.test sip:b@192.0.2.8", "");
+    let left = data.good("registration list bob@sipcloud.test --json", "");
+    assert_eq!(left.lines().count(), 1, "{left}");
+    assert!(left.contains("\"contact\":\"sip:bob@192.0.2.7:5060\""), "{left}");
+
+    let wrong = "registration add bob@sipcloud.test tel:+15551234 --direct";
+    assert_eq!(data.run(wrong, "").status.code(), Some(2));
+    let indirect = "registration add bob@sipcloud.test sip:bob@192.0.2.7";
+    assert_eq!(data.run(indirect, "").status.code(), Some(2), "says that --direct is needed");
+}
+
+#[test]
+fn a_wrong_configuration_is_told_by_line_and_exit_code() {
+    let data = Data::new("config");
+    std::fs::create_dir_all(&data.path).expect("made");
+    let file = data.path.join("wrong.toml");
+    write(&file, "[proxies]\ninstances_mx = 3\n");
+    let checked = output(sipcloud("check-config").arg(&file), "");
+    let told = String::from_utf8_lossy(&checked.stderr).into_owned();
+    assert_eq!(checked.status.code(), Some(78), "{told}");
+    assert!(told.contains("wrong.toml:2: proxies.instances_mx"), "{told}");
+    assert!(told.contains("did you mean proxies.instances_max?"), "{told}");
+
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/sipcloud.example.toml");
+    assert!(output(sipcloud("check-config").arg(example), "").status.success());
+}
+
+#[test]
+fn commands_without_a_cloud_say_so() {
+    let data = Data::new("absent");
+    for command in ["status", "events", "drain proxy-1"] {
+        let output = data.run(command, "");
+        assert_eq!(output.status.code(), Some(69), "{command}");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(told.contains("sipcloud up"), "{command}: {told}");
+    }
+}
