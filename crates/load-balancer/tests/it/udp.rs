@@ -120,3 +120,17 @@ fn a_clients_own_marks_of_members_are_worth_nothing() {
     let (refused, _) = client.receive();
     assert!(refused.starts_with("SIP/2.0 403 "), "{refused}");
 }
+
+#[test]
+fn an_options_for_this_hop_is_answered_with_what_the_tier_understands() {
+    let bed = Bed::new(37);
+    let client = bed.peer("30.1:5060");
+    let options = request("OPTIONS", "ping", VIA)
+        .replacen("sip:bob@example.test", "sip:sip.example.test", 1)
+        .replace("Max-Forwards: 70", "Max-Forwards: 0");
+    client.send(options);
+    let (answer, _) = client.receive();
+    assert!(answer.starts_with("SIP/2.0 200 "), "{answer}");
+    assert!(field(&answer, "Allow").contains("INVITE"), "{answer}");
+    assert!(field(&answer, "To").contains(";tag=sct"), "{answer}");
+}

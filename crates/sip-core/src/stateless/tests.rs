@@ -8,7 +8,7 @@ use sip_message::{Framing, Index, parse};
 use super::*;
 use crate::branch::{MethodClass, ProxyBranch, ProxyVia, proxy_branch, write_proxy_via};
 use crate::flow_token::{StreamId, write_path};
-use crate::golden::ring;
+use crate::golden::{earlier_ring, ring};
 
 const INCARNATION: Incarnation = Incarnation(7);
 
@@ -545,6 +545,27 @@ fn a_call_finds_its_way_there_and_back() {
     assert_eq!(verdict, Verdict::ToFlow { flow: client(), otherwise: None });
     assert_eq!(at_client.matches("Via:").count(), 1, "{at_client}");
     assert!(at_client.contains(";rport=41000;received=203.0.113.9\r\n"), "{at_client}");
+}
+
+/// The proxy signed before the key changed, its ACK or CANCEL comes after: the balancer's branch is
+/// made with the key that the proxy's Via names, so both have the same.
+#[test]
+fn a_new_signing_key_changes_no_branch_over_a_proxys_via() {
+    let mut fixture = Fixture { ring: earlier_ring(), ..Fixture::new() };
+    let via = fixture.proxy_via("127.0.20.1:5060", INCARNATION);
+    let route = fixture.path(&client(), "127.0.10.1:5060");
+    let lines = format!("{via}Route: {route}\r\n");
+    let pass = |fixture: &Fixture, method| {
+        let text = request(method, &lines);
+        let (verdict, edited) = fixture.handle(&text, &udp(0, "127.0.20.1:5060"));
+        assert_eq!(verdict, Verdict::ToFlow { flow: client(), otherwise: None });
+        line(&edited, "Via:").to_owned()
+    };
+    let before = pass(&fixture, "INVITE");
+    fixture.ring = ring();
+    assert_eq!(before, pass(&fixture, "CANCEL"));
+    let text = response(&format!("{before}{via}"));
+    assert_eq!(fixture.handle(&text, &client()).0, fixture.member(0), "and is still known");
 }
 
 #[test]
