@@ -16,6 +16,7 @@ use fleet::{
     WEIGHT_NORMAL,
 };
 use load_balancer::Config;
+use node_api::server::NodeHandle;
 use sip_message::{Framing, Index, Reply, StatusCode, parse, write_reply};
 use sip_net::limits::{BATCH_MAX, DATAGRAM_BYTES_MAX};
 use sip_net::poll::{Events, Poller};
@@ -153,7 +154,10 @@ impl Peers {
 /// The next message that is no probe.
 fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> usize {
     loop {
-        let length = socket.recv(buffer).expect("no message is lost");
+        let received = socket.recv(buffer);
+        let length = received.unwrap_or_else(|error| {
+            panic!("a message to {:?} is lost: {error}", socket.local_addr());
+        });
         if length > 4 {
             return length;
         }
@@ -240,6 +244,12 @@ fn run_balancer() {
     let membership = Membership::new(generation, fleet::ROWS_DEFAULT, members);
     balancer.put_membership(membership).expect("a first generation");
     wait_for_the_end();
+    // Says where a message went if the peers miss one.
+    for line in balancer.node().metrics().lines() {
+        if line.contains("drop") && !line.starts_with('#') && !line.ends_with(" 0") {
+            eprintln!("{line}");
+        }
+    }
     balancer.stop();
 }
 
