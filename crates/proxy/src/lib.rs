@@ -27,6 +27,7 @@ mod arrival;
 mod call;
 pub mod config;
 mod context;
+mod control;
 mod fork;
 mod leave;
 pub mod metrics;

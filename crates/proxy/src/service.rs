@@ -2,8 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use fleet::{Membership, StaleGeneration};
@@ -18,36 +17,13 @@ use sip_net::udp::{UdpOptions, UdpSocket};
 use store::{Store, Wake};
 
 use crate::config::Config;
+use crate::control::Control;
 use crate::leave::Wire;
 use crate::metrics::{self, Counters};
 use crate::worker::{Parts, Worker};
 
 /// Opens a handle on the store for one worker; `Wake` ends that worker's wait.
 pub type StoreFactory = Box<dyn Fn(Wake) -> io::Result<Box<dyn Store>> + Send + Sync>;
-
-/// What the control interface and the workers share; none of it is on the call path.
-#[derive(Debug, Default)]
-pub(crate) struct Control {
-    membership: Mutex<Option<Arc<Membership>>>,
-    version: AtomicU64,
-    is_draining: AtomicBool,
-    is_stopping: AtomicBool,
-}
-
-impl Control {
-    pub(crate) fn membership(&self) -> Option<Arc<Membership>> {
-        self.membership.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Moves with every new membership: cheap to look at in each turn of a loop.
-    pub(crate) fn version(&self) -> u64 {
-        self.version.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn is_stopping(&self) -> bool {
-        self.is_stopping.load(Ordering::Acquire)
-    }
-}
 
 /// A proxy that runs. Dropping it does not stop it; [`Running::stop`] does.
 pub struct Running {
@@ -73,7 +49,7 @@ impl Running {
 
     /// Ends every worker and waits for it.
     pub fn stop(self) {
-        self.node.control.is_stopping.store(true, Ordering::Release);
+        self.node.control.stop();
         for worker in &self.node.workers {
             worker.waker.wake();
         }
@@ -169,7 +145,7 @@ impl NodeHandle for Node {
     fn status(&self) -> NodeStatus {
         let internal = self.workers.first().map_or(self.config.listen, |worker| worker.address);
         let sip = SipAddresses { internal, advertised: internal, extra: Vec::new() };
-        let draining = self.control.is_draining.load(Ordering::Acquire);
+        let draining = self.control.is_draining();
         let membership = self.control.membership();
         let sum = |of: fn(&Counters) -> u64| -> u64 {
             self.workers.iter().map(|worker| of(&worker.counters)).sum()
@@ -210,15 +186,9 @@ impl NodeHandle for Node {
     }
 
     fn put_membership(&self, membership: Membership) -> Result<(), StaleGeneration> {
-        let mut held = self.control.membership.lock().unwrap_or_else(PoisonError::into_inner);
-        match held.as_deref() {
-            Some(current) => current.accepts(&membership)?,
-            None => membership.validate()?,
-        }
-        tracing::info!(generation = %membership.generation, "membership taken");
-        *held = Some(Arc::new(membership));
-        drop(held);
-        self.control.version.fetch_add(1, Ordering::Release);
+        let generation = membership.generation;
+        self.control.put_membership(membership)?;
+        tracing::info!(%generation, "membership taken");
         for worker in &self.workers {
             worker.waker.wake();
         }
@@ -226,8 +196,7 @@ impl NodeHandle for Node {
     }
 
     fn drain(&self, on: bool) {
-        let was = self.control.is_draining.swap(on, Ordering::AcqRel);
-        if was != on {
+        if self.control.drain(on) {
             tracing::info!(draining = on, "drain");
         }
     }

@@ -27,9 +27,9 @@ use store::{Store, UnixMillis};
 use crate::arrival::{self, Arrival, Source};
 use crate::config::Config;
 use crate::context::{ContextId, Contexts};
+use crate::control::Control;
 use crate::leave::{Way, Wire};
 use crate::metrics::Counters;
-use crate::service::Control;
 
 /// Datagrams taken with one system call.
 const BATCH: usize = 32;

@@ -1,0 +1,61 @@
+//! What the control interface and the workers share; none of it is on the call path.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use fleet::{Membership, StaleGeneration};
+
+/// The membership in use and what is wanted of the proxy.
+#[derive(Debug, Default)]
+pub(crate) struct Control {
+    membership: Mutex<Option<Arc<Membership>>>,
+    version: AtomicU64,
+    is_draining: AtomicBool,
+    is_stopping: AtomicBool,
+}
+
+impl Control {
+    pub(crate) fn membership(&self) -> Option<Arc<Membership>> {
+        self.membership.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes a newer membership; the workers notice by [`Self::version`].
+    ///
+    /// # Errors
+    ///
+    /// It is older than the one in use, empty or altered; the one in use stays.
+    pub(crate) fn put_membership(&self, membership: Membership) -> Result<(), StaleGeneration> {
+        let mut held = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
+        match held.as_deref() {
+            Some(current) => current.accepts(&membership)?,
+            None => membership.validate()?,
+        }
+        *held = Some(Arc::new(membership));
+        drop(held);
+        self.version.fetch_add(1, Ordering::Release);
+        Ok(())
+    }
+
+    /// Moves with every new membership: cheap to look at in each turn of a loop.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Acquire)
+    }
+
+    /// Starts or reverses a drain; returns whether that is news.
+    pub(crate) fn drain(&self, on: bool) -> bool {
+        self.is_draining.swap(on, Ordering::AcqRel) != on
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Acquire)
+    }
+
+    /// Ends every worker at its next turn.
+    pub(crate) fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Release);
+    }
+}
