@@ -96,7 +96,7 @@ pub(crate) struct Demo {
     #[arg(
         long,
         value_name = "RATE@TIME,…",
-        default_value = "20@10s,20..150@40s,150@30s,150..20@30s,20@60s"
+        default_value = "20@10s,20..150@40s,150@20s,150..20@30s,20@80s"
     )]
     pub schedule: Schedule,
     /// Live lines and the report as JSON objects.

@@ -2,6 +2,7 @@
 
 mod demo;
 mod lines;
+mod story;
 
 use std::io;
 use std::thread;

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use fleet::{InstanceState, Tier};
-use load_client::{Credentials, Plan, Registration, Sample, Uas, UasOptions};
+use load_client::{Credentials, Plan, Registration, Report, Sample, Uas, UasOptions};
 use node_api::ManagerClient;
 use node_api::wire::FleetStatus;
 use serde_json::json;
 use store::CredentialKey;
 
+use super::story::Story;
 use super::{REGISTER_EXPIRES, REGISTER_PER_S, conclude, lines, stop_on_signal};
 use crate::cli;
 use crate::command::{configuration_of, explain, manager_of, open_store, small_runtime};
@@ -45,6 +46,7 @@ pub(super) fn run(arguments: &cli::Demo) -> Result<Option<Exit>> {
     let users = add_users(arguments, &config)?;
     let uas = start_callees(&config, &users, &balancers)?;
 
+    let mut story = Story::begin(manager.clone())?;
     let watch = Watch::start(manager)?;
     let mut screen = Screen::new(arguments.json);
     let caller = Credentials { user: CALLER.to_owned(), password: users.password.clone() };
@@ -64,8 +66,12 @@ pub(super) fn run(arguments: &cli::Demo) -> Result<Option<Exit>> {
     })
     .map_err(super::cannot_call)?;
     uas.stop();
-    screen.conclude(&watch);
-    Ok(conclude(&report, arguments.json))
+    screen.see(watch.latest().as_ref());
+    story.end();
+    story.tell(&report, arguments.json);
+    let exit = conclude(&report, arguments.json);
+    screen.conclude(&report, watch.latest().as_ref());
+    Ok(exit)
 }
 
 /// The balancers that are in service, as clients see them.
@@ -169,8 +175,12 @@ impl Screen {
         Self { json, is_terminal, drawn: 0, proxies_max: 0, last_line_s: 0 }
     }
 
-    fn draw(&mut self, sample: &Sample, fleet: Option<&FleetStatus>) {
+    fn see(&mut self, fleet: Option<&FleetStatus>) {
         self.proxies_max = self.proxies_max.max(proxies_in_service(fleet).unwrap_or(0));
+    }
+
+    fn draw(&mut self, sample: &Sample, fleet: Option<&FleetStatus>) {
+        self.see(fleet);
         let tiers = fleet.map_or(&[][..], |fleet| &fleet.tiers);
         if self.json {
             let tiers: Vec<_> = tiers.iter().map(show::tier_json).collect();
@@ -195,13 +205,25 @@ impl Screen {
         io::stdout().flush().ok();
     }
 
-    fn conclude(&self, watch: &Watch) {
+    /// The last line: what became of calls and proxies.
+    fn conclude(&self, report: &Report, fleet: Option<&FleetStatus>) {
+        let now = proxies_in_service(fleet);
         if self.json {
+            let line = json!({
+                "type": "demo",
+                "calls": report.started,
+                "failed": report.failed,
+                "proxies_max": self.proxies_max,
+                "proxies_now": now,
+            });
+            println!("{line}");
             return;
         }
-        let now = proxies_in_service(watch.latest().as_ref());
         let now = now.map_or_else(|| "an unknown number".to_owned(), |now| now.to_string());
-        println!("proxies     {} at the top, {now} now", self.proxies_max);
+        println!(
+            "\n{} calls made, {} failed; proxies went up to {} and are {now} now",
+            report.started, report.failed, self.proxies_max,
+        );
     }
 }
 

@@ -56,10 +56,7 @@ pub(super) fn from_node(
             t4: to_duration(timers.t4_ms),
         },
         timer_c: to_duration(timers.timer_c_ms),
-        limits: Limits {
-            transactions_max: to_usize(node.limits.transactions_max),
-            ..Limits::default()
-        },
+        limits: Limits { transactions_max: to_usize(node.limits.transactions_max) },
         internal_mtu: to_usize(node.internal_mtu_bytes),
         receive_buffer_bytes: to_usize(node.limits.socket_buffer_bytes),
         name_servers: Vec::new(),
