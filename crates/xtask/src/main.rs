@@ -3,13 +3,13 @@
 mod ci;
 mod house;
 mod tidy;
-mod torture;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use xtask::torture;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Checks and developer tools of this repository")]
@@ -31,7 +31,7 @@ enum Task {
         directory: PathBuf,
         /// Address of the element, IP:PORT.
         address: std::net::SocketAddr,
-        /// Address to send from and to listen on, at ports 5060, 5050 and 5070.
+        /// Address to send from and to listen on, at port 5060 and those that the Vias name.
         #[arg(long, default_value = "127.0.99.1")]
         from: IpAddr,
         /// How long to wait for the answer to one message, in milliseconds.

@@ -1,6 +1,7 @@
 //! Replays a folder of raw messages against a SIP element, over UDP and TCP, and says which verdicts
 //! of its index.json hold (RFC 4475, RFC 5118). After each message the element must still answer.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
@@ -12,11 +13,14 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
-/// Ports that the Vias of such messages name.
-const PORTS: [u16; 3] = [5060, 5050, 5070];
+/// The port of a Via that names none.
+const DEFAULT_PORT: u16 = 5060;
+/// T4: a server transaction may absorb repeats for so long (RFC 3261 §17.2.1), and over the second
+/// transport every message is one.
+const ABSORBED: Duration = Duration::from_secs(5);
 
 /// What to replay, and where.
-pub(crate) struct Plan {
+pub struct Plan {
     pub directory: PathBuf,
     pub address: SocketAddr,
     pub from: IpAddr,
@@ -71,41 +75,67 @@ impl Verdict {
 }
 
 /// Replays everything once over each transport.
-pub(crate) fn run(plan: &Plan) -> Result<()> {
+///
+/// # Errors
+///
+/// A verdict that does not hold; a folder that cannot be read; a port of it that is taken.
+pub fn run(plan: &Plan) -> Result<()> {
     let index = plan.directory.join("index.json");
     let text = fs::read_to_string(&index).with_context(|| format!("{}", index.display()))?;
     let folder: Folder = serde_json::from_str(&text)?;
-    let wire = Wire::open(plan)?;
+    let messages = folder.messages.iter().map(|entry| {
+        let file = plan.directory.join(&entry.file);
+        let octets = fs::read(&file).with_context(|| format!("{}", file.display()))?;
+        Ok((entry, octets))
+    });
+    let messages: Vec<(&Entry, Vec<u8>)> = messages.collect::<Result<_>>()?;
+    let wire = Wire::open(plan, ports(messages.iter().map(|(_, octets)| octets.as_slice())))?;
 
     let mut failed = 0;
-    for entry in &folder.messages {
-        let message = fs::read(plan.directory.join(&entry.file))
-            .with_context(|| format!("message {}", entry.name))?;
-        for transport in ["UDP", "TCP"] {
-            let answer = match transport {
-                "UDP" => wire.over_udp(&message)?,
-                _ => wire.over_tcp(&message)?,
-            };
-            // On a stream a body that never comes is waited for, not refused (RFC 3261 §18.3).
-            let waits = transport == "TCP" && answer.is_none() && claims_more_than_it_has(&message);
-            let holds = waits || entry.verdict.holds(answer);
-            let alive = wire.is_alive(transport)?;
-            failed += usize::from(!holds || !alive);
-            println!(
-                "{} {:<32} {transport}  {:<14} wanted {}{}",
-                if holds { "ok  " } else { "FAIL" },
-                entry.name,
-                answer.map_or_else(|| "silence".to_owned(), |code| code.to_string()),
-                entry.verdict.wanted(),
-                if alive { "" } else { "; and then OPTIONS was not answered" },
-            );
+    for transport in ["UDP", "TCP"] {
+        for (entry, octets) in &messages {
+            failed += usize::from(!replay(&wire, transport, entry, octets)?);
+        }
+        if transport == "UDP" {
+            wire.pass_over(ABSORBED);
         }
     }
-    println!("{} passed, {failed} failed", folder.messages.len() * 2 - failed);
+    println!("{} passed, {failed} failed", messages.len() * 2 - failed);
     if failed > 0 {
         bail!("{failed} verdicts do not hold");
     }
     Ok(())
+}
+
+/// Whether the verdict on one message holds and the element still answers.
+fn replay(wire: &Wire, transport: &str, entry: &Entry, octets: &[u8]) -> Result<bool> {
+    let answer = match transport {
+        "UDP" => wire.over_udp(octets)?,
+        _ => wire.over_tcp(octets)?,
+    };
+    // On a stream what has not come is waited for, not refused (RFC 3261 §18.3).
+    let waits = transport == "TCP" && answer.is_none() && has_no_end(octets);
+    let holds = waits || entry.verdict.holds(answer);
+    let alive = wire.is_alive(transport)?;
+    println!(
+        "{} {:<32} {transport}  {:<14} wanted {}{}",
+        if holds { "ok  " } else { "FAIL" },
+        entry.name,
+        answer.map_or_else(|| "silence".to_owned(), |code| code.to_string()),
+        entry.verdict.wanted(),
+        if alive { "" } else { "; and then OPTIONS was not answered" },
+    );
+    Ok(holds && alive)
+}
+
+/// The ports to which answers to these messages go: the default and those that top Vias name.
+fn ports<'a>(messages: impl Iterator<Item = &'a [u8]>) -> BTreeSet<u16> {
+    let named = messages.filter_map(|message| {
+        let via = header(message, &["via", "v"])?;
+        let sent_by = via.split([';', ',']).next()?.split_whitespace().last()?.to_owned();
+        sent_by.rsplit_once(':')?.1.parse().ok()
+    });
+    named.chain([DEFAULT_PORT]).collect()
 }
 
 /// Our side: a socket per port, all read into one queue.
@@ -118,18 +148,27 @@ struct Wire {
 }
 
 impl Wire {
-    fn open(plan: &Plan) -> Result<Self> {
+    fn open(plan: &Plan, ports: BTreeSet<u16>) -> Result<Self> {
         let (to_us, heard) = channel();
-        let mut sockets = Vec::new();
-        for port in PORTS {
+        let bind = |port: u16| {
             let socket = UdpSocket::bind((plan.from, port))
                 .with_context(|| format!("{}:{port} must be free to listen on", plan.from))?;
             listen(socket.try_clone()?, to_us.clone());
-            sockets.push(socket);
+            Ok::<_, anyhow::Error>(socket)
+        };
+        let sender = bind(DEFAULT_PORT)?;
+        for port in ports.into_iter().filter(|port| *port != DEFAULT_PORT) {
+            bind(port)?;
         }
-        let sender = sockets.swap_remove(0);
         let wait = Duration::from_millis(plan.wait_ms);
         Ok(Self { sender, heard, address: plan.address, from: plan.from, wait })
+    }
+
+    /// Takes whatever comes within some time, and forgets it.
+    fn pass_over(&self, time: Duration) {
+        for _ in 0..time.as_millis() / self.wait.as_millis().max(1) + 1 {
+            while self.heard.recv_timeout(self.wait).is_ok() {}
+        }
     }
 
     /// The final answer to a message, if one comes in time.
@@ -250,10 +289,14 @@ fn header(message: &[u8], names: &[&str]) -> Option<String> {
     })
 }
 
-fn claims_more_than_it_has(message: &[u8]) -> bool {
-    let body = message.windows(4).position(|it| it == b"\r\n\r\n").map(|at| message.len() - at - 4);
+/// Whether more must follow: the empty line, or octets of the body.
+fn has_no_end(message: &[u8]) -> bool {
+    let Some(at) = message.windows(4).position(|it| it == b"\r\n\r\n") else {
+        return true;
+    };
+    let body = message.len() - at - 4;
     let claimed = header(message, &["content-length", "l"]).and_then(|it| it.parse::<usize>().ok());
-    matches!((body, claimed), (Some(body), Some(claimed)) if claimed > body)
+    claimed.is_some_and(|claimed| claimed > body)
 }
 
 #[cfg(test)]
@@ -278,6 +321,33 @@ mod tests {
         ];
         for (verdict, answer, expected) in table {
             assert_eq!(verdict.holds(answer), expected, "{} on {answer:?}", verdict.wanted());
+        }
+    }
+
+    #[test]
+    fn answers_are_awaited_where_the_vias_say() {
+        let message = |via: &str| format!("OPTIONS sip:a SIP/2.0\r\n{via}\r\n\r\n").into_bytes();
+        let messages = [
+            message("v: SIP/2.0/UDP [2001:db8::9]:6050;branch=1:7"),
+            message("Via : SIP / 2.0\r\n /UDP\r\n  a.test:5070 ;branch=1"),
+            message("Via: SIP/2.0/UDP 192.0.2.1:5050"),
+            message("Via: SIP/2.0/UDP b.test"),
+            message("Max-Forwards: 70"),
+        ];
+        let found: Vec<u16> = ports(messages.iter().map(Vec::as_slice)).into_iter().collect();
+        assert_eq!(found, [5050, 5060, 5070, 6050]);
+    }
+
+    #[test]
+    fn on_a_stream_a_message_without_its_end_is_waited_for() {
+        let table = [
+            ("OPTIONS sip:a SIP/2.0\r\nl: 0\r\n", true),
+            ("OPTIONS sip:a SIP/2.0\r\nl: 0\r\n\r\n", false),
+            ("OPTIONS sip:a SIP/2.0\r\nContent-Length: 2\r\n\r\na", true),
+            ("OPTIONS sip:a SIP/2.0\r\nContent-Length: 2\r\n\r\nab", false),
+        ];
+        for (text, expected) in table {
+            assert_eq!(has_no_end(text.as_bytes()), expected, "{text}");
         }
     }
 
