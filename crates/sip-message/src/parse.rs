@@ -26,7 +26,8 @@ pub enum Framing {
 #[derive(Clone, Copy, Debug)]
 pub struct Malformed<'a> {
     pub error: ParseError,
-    /// There if it can be answered: a request, no ACK, whose top Via says where answers go.
+    /// There if it can be answered: a request, no ACK, whose top Via says where answers go; or one
+    /// without any Via, whose source is all there is to go by.
     pub message: Option<Message<'a>>,
 }
 
@@ -61,7 +62,10 @@ const REQUIRED: [HeaderName; 5] =
     [HeaderName::VIA, HeaderName::FROM, HeaderName::TO, HeaderName::CALL_ID, HeaderName::CSEQ];
 
 fn is_answerable(message: &Message<'_>) -> bool {
-    message.head().top_via.is_some() && message.method().is_some_and(|method| method != Method::Ack)
+    let has_way_back = message.head().top_via.is_some()
+        || (message.field(HeaderName::VIA).is_none()
+            && message.field(HeaderName::CALL_ID).is_some());
+    has_way_back && message.method().is_some_and(|method| method != Method::Ack)
 }
 
 fn skip_line_ends(mut bytes: &[u8]) -> &[u8] {

@@ -413,6 +413,7 @@ fn a_response_to_a_client_takes_the_way_its_request_came() {
     let fixture = Fixture::new();
     let no_rport = CLIENT_VIA.replace(";rport", "");
     let no_port = no_rport.replace(":5090", "");
+    let of_tls = no_port.replace("UDP", "TLS");
     let streamed = CLIENT_VIA.replace("UDP", "TCP");
     let stream = tcp("203.0.113.9:41000");
     let to = |remote: &str| Verdict::ToFlow { flow: udp(1, remote), otherwise: None };
@@ -421,6 +422,7 @@ fn a_response_to_a_client_takes_the_way_its_request_came() {
         ("rport", client(), CLIENT_VIA, to("203.0.113.9:41000")),
         ("without rport the sent-by's port", client(), &no_rport, to("203.0.113.9:5090")),
         ("or 5060", client(), &no_port, to("203.0.113.9:5060")),
+        ("or 5060 under a false flag", client(), &of_tls, to("203.0.113.9:5060")),
         ("a stream", stream, &streamed, Verdict::ToFlow { flow: stream, otherwise: reopened }),
     ];
     for (name, flow, via, expected) in table {

@@ -39,7 +39,8 @@ pub fn response_target(via: &Via<'_>, source: SocketAddr, transport: Transport) 
     if transport != Transport::Udp || via.rport() != Rport::Absent {
         return source;
     }
-    reopening_target(via, source)
+    // 5060 whatever transport the Via names: a datagram is answered by a datagram.
+    SocketAddr::new(source.ip(), via.port().unwrap_or(5060))
 }
 
 /// Where a new connection may be opened for a response whose own is gone (RFC 3261 §18.2.2).

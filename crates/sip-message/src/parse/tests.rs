@@ -175,6 +175,15 @@ fn what_is_not_sip_is_not_answered() {
     assert!(!can_answer, "a response is never answered");
 }
 
+#[test]
+fn a_request_without_any_via_can_be_answered_at_its_source() {
+    let bare = GOOD.lines().filter(|line| !line.starts_with("Via")).collect::<Vec<_>>();
+    let (_, can_answer) = refusal((bare.join("\r\n") + "\r\n\r\n").as_bytes());
+    assert!(can_answer);
+    let stray = "OPTIONS sip:bob@example.com SIP/2.0\r\nVia: ,\r\nCall-ID: x\r\n\r\n";
+    assert!(!refusal(stray.as_bytes()).1, "a Via that cannot be read hides the way back");
+}
+
 /// The second Via must not be taken for the first: the answer would go astray.
 #[test]
 fn unreadable_top_via_is_not_replaced_by_the_next() {
