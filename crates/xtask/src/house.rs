@@ -24,7 +24,9 @@ pub(crate) fn texts() -> Result<Vec<(String, String)>> {
             let path = entry?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if path.is_dir() {
-                if !matches!(name.as_str(), "target" | ".git" | "data" | "node_modules") {
+                // A module may be called `target`; what is built lies at the root.
+                let is_made = folder == root && matches!(name.as_str(), "target" | ".git" | "data");
+                if !is_made {
                     folders.push(path);
                 }
             } else if let Ok(text) = fs::read_to_string(&path) {
