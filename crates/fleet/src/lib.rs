@@ -26,8 +26,8 @@ mod tier;
 pub use instance::{Incarnation, InstanceId, InstanceIdError, InstanceState};
 pub use keys::{FleetKey, FleetKeys};
 pub use membership::{
-    BalancerMember, GenerationNumber, Member, Members, Membership, ROWS_DEFAULT, ROWS_MAX,
-    StaleGeneration, WEIGHT_NORMAL,
+    BalancerMember, EARLIER_SETS_MAX, EarlierSet, GenerationNumber, Member, Members, Membership,
+    ROWS_DEFAULT, ROWS_MAX, StaleGeneration, WEIGHT_NORMAL,
 };
 pub use observation::Observation;
 pub use rate::{CallRate, Poll};

@@ -15,6 +15,9 @@ pub const ROWS_MAX: u32 = 1 << 22;
 /// The weight of a member that takes an ordinary share.
 pub const WEIGHT_NORMAL: u16 = 100;
 
+/// The most earlier sets of owners that a node takes: each costs a balancer a table of rows.
+pub const EARLIER_SETS_MAX: usize = 8;
+
 /// One worker of a proxy: an address that calls can be given to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Member {
@@ -48,6 +51,17 @@ impl fmt::Display for GenerationNumber {
     }
 }
 
+/// Owners of an earlier time, which may still have transactions of theirs (protocol rule 19).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EarlierSet {
+    /// The last generation in which they owned the calls.
+    pub ended_with: GenerationNumber,
+    /// Repeats of what was sent to them can come no more: 64·T1 have passed since the last live
+    /// balancer took a later generation.
+    pub is_settled: bool,
+    pub proxies: Vec<Member>,
+}
+
 /// The members of one generation, before they get a number and a digest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members {
@@ -56,6 +70,8 @@ pub struct Members {
     /// Alive and draining: their Vias are known, they own nothing.
     pub retired: Vec<Member>,
     pub balancers: Vec<BalancerMember>,
+    /// Former owners that are not known to be empty, oldest first.
+    pub earlier: Vec<EarlierSet>,
 }
 
 /// One generation of the fleet's membership (DESIGN §4.1). Lists are sorted.
@@ -71,17 +87,21 @@ pub struct Membership {
     /// Still alive, draining: their Vias are known, they own nothing.
     pub retired: Vec<Member>,
     pub balancers: Vec<BalancerMember>,
+    /// Former owners that are not known to be empty, oldest first.
+    pub earlier: Vec<EarlierSet>,
 }
 
 impl Membership {
     /// Sorts the members and computes the digest.
     #[must_use]
     pub fn new(generation: GenerationNumber, rows: u32, members: Members) -> Self {
-        let Members { mut proxies, mut retired, mut balancers } = members;
+        let Members { mut proxies, mut retired, mut balancers, mut earlier } = members;
         proxies.sort_unstable();
         retired.sort_unstable();
         balancers.sort_unstable();
-        let mut made = Self { generation, digest: 0, rows, proxies, retired, balancers };
+        earlier.sort_by_key(|set| set.ended_with);
+        earlier.iter_mut().for_each(|set| set.proxies.sort_unstable());
+        let mut made = Self { generation, digest: 0, rows, proxies, retired, balancers, earlier };
         made.digest = made.computed_digest();
         made
     }
@@ -99,6 +119,7 @@ impl Membership {
             proxies: self.proxies.clone(),
             retired: self.retired.clone(),
             balancers: self.balancers.clone(),
+            earlier: self.earlier.clone(),
         }
     }
 
@@ -149,8 +170,8 @@ impl Membership {
     ///
     /// # Errors
     ///
-    /// [`StaleGeneration`] if it has no owners, a wrong digest or a row count that is no power of
-    /// two. None is worth retrying unchanged.
+    /// [`StaleGeneration`] if it has no owners, a wrong digest, a row count that is no power of two,
+    /// or earlier sets that cannot be. None is worth retrying unchanged.
     pub fn validate(&self) -> Result<(), StaleGeneration> {
         if !self.verify_digest() {
             return Err(StaleGeneration::WrongDigest { offered: self.generation });
@@ -161,7 +182,18 @@ impl Membership {
         if !self.rows.is_power_of_two() || self.rows > ROWS_MAX {
             return Err(StaleGeneration::Rows { rows: self.rows });
         }
+        if !self.has_sound_history() {
+            return Err(StaleGeneration::EarlierSets { offered: self.generation });
+        }
         Ok(())
+    }
+
+    /// Earlier sets have owners, ended one after the other, and before this generation began.
+    fn has_sound_history(&self) -> bool {
+        let ends = self.earlier.iter().map(|set| set.ended_with);
+        self.earlier.len() <= EARLIER_SETS_MAX
+            && self.earlier.iter().all(|set| !set.proxies.is_empty())
+            && ends.chain([self.generation]).is_sorted_by(|before, after| before < after)
     }
 
     /// Whether a node that holds `self` may take `newer`. The very same one again is fine.
@@ -188,22 +220,32 @@ impl Membership {
         hasher.write(&self.generation.fence.to_be_bytes());
         hasher.write(&self.generation.counter.to_be_bytes());
         hasher.write(&self.rows.to_be_bytes());
-        for list in [&self.proxies, &self.retired] {
-            hasher.write(&(list.len() as u64).to_be_bytes());
-            for member in list {
-                write_instance(&mut hasher, member.instance, member.incarnation);
-                hasher.write(&member.worker.to_be_bytes());
-                write_address(&mut hasher, member.address);
-                hasher.write(&member.weight.to_be_bytes());
-            }
-        }
+        write_members(&mut hasher, &self.proxies);
+        write_members(&mut hasher, &self.retired);
         hasher.write(&(self.balancers.len() as u64).to_be_bytes());
         for balancer in &self.balancers {
             write_instance(&mut hasher, balancer.instance, balancer.incarnation);
             write_address(&mut hasher, balancer.internal);
             write_address(&mut hasher, balancer.advertised);
         }
+        hasher.write(&(self.earlier.len() as u64).to_be_bytes());
+        for set in &self.earlier {
+            hasher.write(&set.ended_with.fence.to_be_bytes());
+            hasher.write(&set.ended_with.counter.to_be_bytes());
+            hasher.write(&[u8::from(set.is_settled)]);
+            write_members(&mut hasher, &set.proxies);
+        }
         hasher.finish128().h1
+    }
+}
+
+fn write_members(hasher: &mut SipHasher24, members: &[Member]) {
+    hasher.write(&(members.len() as u64).to_be_bytes());
+    for member in members {
+        write_instance(hasher, member.instance, member.incarnation);
+        hasher.write(&member.worker.to_be_bytes());
+        write_address(hasher, member.address);
+        hasher.write(&member.weight.to_be_bytes());
     }
 }
 
@@ -245,6 +287,8 @@ pub enum StaleGeneration {
     WrongDigest { offered: GenerationNumber },
     #[error("{rows} rows: expected a power of two up to {ROWS_MAX}")]
     Rows { rows: u32 },
+    #[error("the earlier owners of generation {offered} are too many, empty or out of order")]
+    EarlierSets { offered: GenerationNumber },
 }
 
 #[cfg(test)]
@@ -316,9 +360,39 @@ mod tests {
     }
 
     #[test]
+    fn earlier_owners_are_few_not_empty_and_in_order() {
+        let set = |counter, slots: &[u16]| EarlierSet {
+            ended_with: GenerationNumber { fence: 1, counter },
+            is_settled: false,
+            proxies: slots.iter().map(|&slot| member(slot)).collect(),
+        };
+        let with = |earlier: Vec<EarlierSet>| {
+            let members = Members { proxies: vec![member(1)], earlier, ..Members::default() };
+            Membership::new(GenerationNumber { fence: 1, counter: 20 }, ROWS_DEFAULT, members)
+        };
+        let refused =
+            Err(StaleGeneration::EarlierSets { offered: GenerationNumber { fence: 1, counter: 20 } });
+        let many = |count| (1..=count).map(|counter| set(counter, &[1])).collect::<Vec<_>>();
+        let table = [
+            ("two", with(vec![set(9, &[2]), set(5, &[1, 2])]), Ok(())),
+            ("as many as may be", with(many(8)), Ok(())),
+            ("too many", with(many(9)), refused.clone()),
+            ("of nobody", with(vec![set(5, &[])]), refused.clone()),
+            ("twice the same end", with(vec![set(5, &[1]), set(5, &[2])]), refused.clone()),
+            ("not yet ended", with(vec![set(20, &[1])]), refused),
+        ];
+        for (name, offered, expected) in table {
+            assert_eq!(offered.validate(), expected, "{name}");
+        }
+        let (open, mut settled) = (with(vec![set(5, &[2])]), with(vec![set(5, &[2])]));
+        settled.earlier[0].is_settled = true;
+        assert!(open.verify_digest() && !settled.verify_digest(), "the digest is over all of it");
+    }
+
+    #[test]
     fn a_retired_worker_is_still_found() {
         let members =
-            Members { proxies: vec![member(1)], retired: vec![member(2)], balancers: Vec::new() };
+            Members { proxies: vec![member(1)], retired: vec![member(2)], ..Members::default() };
         let membership = Membership::new(GenerationNumber::default(), 1, members);
         assert_eq!(membership.proxy_at(member(2).address), Some(&member(2)));
         assert!(membership.proxy(InstanceId::proxy(2), 0, Incarnation(2)).is_none());

@@ -101,6 +101,8 @@ impl Desk {
                 me: &self.shared.me,
                 directory: &table.directory,
                 selection: &table.selection,
+                generation: table.generation(),
+                earlier: &table.earlier,
                 service_names: &self.shared.service_names,
                 internal_mtu_bytes: self.shared.internal_mtu_bytes,
                 is_dead: &|member| table.is_dead(member),

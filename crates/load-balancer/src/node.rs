@@ -115,6 +115,10 @@ impl NodeHandle for Node {
         }
     }
 
+    fn membership(&self) -> Option<Membership> {
+        self.shared.tables.current().membership.clone()
+    }
+
     fn put_membership(&self, membership: Membership) -> Result<(), StaleGeneration> {
         self.put(membership)
     }
@@ -141,11 +145,13 @@ impl NodeHandle for Node {
             .membership
             .as_ref()
             .map_or((0, 0), |one| (one.generation.fence, one.generation.counter));
+        let earlier_sets = table.earlier.len() as u64;
         let gauges = [
             ("members", "Workers in the membership.", table.directory.len() as u64),
             ("members_dead", "Workers that are skipped.", table.dead_members() as u64),
             ("generation_fence", "First half of the generation in use.", generation.0),
             ("generation_counter", "Second half of the generation in use.", generation.1),
+            ("earlier_sets", "Sets of earlier owners that requests still pass.", earlier_sets),
             ("draining", "1 while draining.", draining),
             ("streams_open", "Stream connections.", streams.open as u64),
         ];

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use fleet::{InstanceId, Membership};
+use fleet::{EarlierSet, GenerationNumber, InstanceId, Member, Membership};
 use parking_lot::Mutex;
 use sip_core::selection::Selection;
-use sip_core::stateless::Directory;
+use sip_core::stateless::{Directory, EarlierOwners};
 
 /// A worker as its calls are counted: by slot and number, whichever process holds them.
 type Name = (InstanceId, u16);
@@ -17,7 +17,9 @@ type Name = (InstanceId, u16);
 pub(crate) struct Table {
     pub(crate) membership: Option<Membership>,
     pub(crate) directory: Directory,
-    pub(crate) selection: Selection,
+    pub(crate) selection: Arc<Selection>,
+    /// Who owned the calls before, oldest first; no more than a generation may name.
+    pub(crate) earlier: Vec<EarlierOwners>,
     /// In the order of [`Membership::every_proxy`]. Nobody comes back to life within a generation.
     dead: Box<[AtomicBool]>,
     /// Calls given to each, in the same order.
@@ -30,10 +32,26 @@ impl Table {
         Self {
             membership: None,
             directory: Directory::default(),
-            selection: Selection::new(1, selection_key, &[]),
+            selection: Arc::new(Selection::new(1, selection_key, &[])),
+            earlier: Vec::new(),
             dead: Box::default(),
             calls: Box::default(),
         }
+    }
+
+    /// What is stamped on requests to proxies.
+    pub(crate) fn generation(&self) -> GenerationNumber {
+        self.membership.as_ref().map(|one| one.generation).unwrap_or_default()
+    }
+
+    /// The table of rows of exactly these owners, if this generation has it.
+    fn selection_of(&self, rows: u32, owners: &[Member]) -> Option<Arc<Selection>> {
+        let membership = self.membership.as_ref().filter(|one| one.rows == rows)?;
+        if membership.proxies == owners {
+            return Some(Arc::clone(&self.selection));
+        }
+        let mut sets = membership.earlier.iter().zip(&self.earlier);
+        sets.find(|(set, _)| set.proxies == owners).map(|(_, known)| Arc::clone(known.selection()))
     }
 
     pub(crate) fn is_dead(&self, member: usize) -> bool {
@@ -103,12 +121,19 @@ impl Tables {
             return Ok(());
         }
         let selection = self.selection(&old, &membership);
+        let earlier = |set: &EarlierSet| {
+            let known = old.selection_of(membership.rows, &set.proxies);
+            let make = || Selection::new(membership.rows, self.selection_key, &set.proxies);
+            EarlierOwners::new(set, known.unwrap_or_else(|| Arc::new(make())), &membership)
+        };
+        let earlier: Vec<EarlierOwners> = membership.earlier.iter().map(earlier).collect();
         let counter = |member: &fleet::Member| {
             Arc::clone(calls.entry((member.instance, member.worker)).or_default())
         };
         let table = Table {
             directory: Directory::new(&membership),
             selection,
+            earlier,
             dead: membership.every_proxy().map(|_| AtomicBool::new(false)).collect(),
             calls: membership.every_proxy().map(counter).collect(),
             membership: Some(membership),
@@ -124,14 +149,18 @@ impl Tables {
         calls.iter().map(|(name, calls)| (*name, calls.load(Ordering::Relaxed))).collect()
     }
 
-    fn selection(&self, old: &Table, membership: &Membership) -> Selection {
+    fn selection(&self, old: &Table, membership: &Membership) -> Arc<Selection> {
+        if let Some(known) = old.selection_of(membership.rows, &membership.proxies) {
+            return known;
+        }
         let is_same_size =
             old.membership.as_ref().is_some_and(|before| before.rows == membership.rows);
         if !is_same_size {
-            return Selection::new(membership.rows, self.selection_key, &membership.proxies);
+            let made = Selection::new(membership.rows, self.selection_key, &membership.proxies);
+            return Arc::new(made);
         }
-        let mut selection = old.selection.clone();
+        let mut selection = (*old.selection).clone();
         selection.update(&membership.proxies);
-        selection
+        Arc::new(selection)
     }
 }

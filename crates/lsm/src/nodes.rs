@@ -18,6 +18,13 @@ pub trait NodeAccess: Send + Sync {
     /// Those of [`ClientError`]; so for every method.
     async fn status(&self, control: SocketAddr) -> Result<NodeStatus, ClientError>;
 
+    /// The generation that the node works with, if it has one.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ClientError`].
+    async fn membership(&self, control: SocketAddr) -> Result<Option<Membership>, ClientError>;
+
     /// Gives the node a generation.
     ///
     /// # Errors
@@ -58,6 +65,10 @@ impl HttpNodes {
 impl NodeAccess for HttpNodes {
     async fn status(&self, control: SocketAddr) -> Result<NodeStatus, ClientError> {
         self.client.at(control).status().await
+    }
+
+    async fn membership(&self, control: SocketAddr) -> Result<Option<Membership>, ClientError> {
+        self.client.at(control).membership().await
     }
 
     async fn put_membership(

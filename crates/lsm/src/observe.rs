@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleet::{CallRate, Incarnation, InstanceId, InstanceState, Observation, Poll, Tier};
+use fleet::{
+    CallRate, GenerationNumber, Incarnation, InstanceId, InstanceState, Membership, Observation,
+    Poll, Tier,
+};
 use node_api::wire::NodeStatus;
 use provider::{ComputeProvider, DnsProvider, Machine, MachineId, MachineState, ProviderError};
 use scaling::{NodeView, Observed};
@@ -51,6 +54,8 @@ pub(crate) struct Snapshot {
     pub(crate) observed: Vec<Observed>,
     pub(crate) nodes: BTreeMap<InstanceId, Seen>,
     pub(crate) dns: Observation<BTreeSet<InstanceId>>,
+    /// The newest generation that a node has, if it is newer than what was known.
+    pub(crate) held: Option<Membership>,
 }
 
 /// One instance, for reports.
@@ -68,6 +73,8 @@ pub(crate) struct Sources<'a> {
     pub(crate) nodes: &'a Arc<dyn NodeAccess>,
     pub(crate) poll_timeout: Duration,
     pub(crate) poll_interval: Duration,
+    /// The generation that this manager made last; none that is older is read back.
+    pub(crate) known: Option<GenerationNumber>,
 }
 
 impl Observer {
@@ -88,8 +95,9 @@ impl Observer {
         machines.sort_by_key(|machine| machine.instance);
         let answers = ask_all(&machines, sources).await;
         let dns = names(sources).await;
+        let held = read_back(&machines, &answers, sources).await;
         self.take(kind, &machines, answers, sources.poll_interval);
-        Ok(self.snapshot(machines, dns))
+        Ok(Snapshot { held, ..self.snapshot(machines, dns) })
     }
 
     /// Files the answers, and on a poll makes rates of them.
@@ -160,7 +168,7 @@ impl Observer {
     }
 
     fn snapshot(&self, machines: Vec<Machine>, dns: Observation<BTreeSet<InstanceId>>) -> Snapshot {
-        let mut snapshot = Snapshot { machines, observed: Vec::new(), nodes: BTreeMap::new(), dns };
+        let mut snapshot = Snapshot { machines, observed: Vec::new(), nodes: BTreeMap::new(), dns, held: None };
         for machine in &snapshot.machines {
             let Some(history) = self.histories.get(&machine.instance) else {
                 continue;
@@ -254,6 +262,30 @@ async fn ask_all(machines: &[Machine], sources: &Sources<'_>) -> BTreeMap<Instan
     answers
 }
 
+/// The newest generation that any node works with, from one of those that have it.
+async fn read_back(
+    machines: &[Machine],
+    answers: &BTreeMap<InstanceId, NodeStatus>,
+    sources: &Sources<'_>,
+) -> Option<Membership> {
+    let generation_of = |instance: &InstanceId| -> Option<GenerationNumber> {
+        answers.get(instance)?.generation.map(GenerationNumber::from)
+    };
+    let newest = answers.keys().filter_map(generation_of).max()?;
+    if sources.known.is_some_and(|known| known >= newest) {
+        return None;
+    }
+    let has_it = |machine: &&Machine| generation_of(&machine.instance) == Some(newest);
+    for machine in machines.iter().filter(has_it) {
+        let asked = sources.nodes.membership(machine.addresses.control);
+        match tokio::time::timeout(sources.poll_timeout, asked).await {
+            Ok(Ok(Some(held))) if held.validate().is_ok() => return Some(held),
+            _ => tracing::warn!(instance = %machine.instance, "its generation cannot be read back"),
+        }
+    }
+    None
+}
+
 async fn names(sources: &Sources<'_>) -> Observation<BTreeSet<InstanceId>> {
     match tokio::time::timeout(sources.poll_timeout * 10, sources.dns.published()).await {
         Ok(Ok(Some(zone))) => {
@@ -280,6 +312,7 @@ fn view_of(status: &NodeStatus, load: CallRate) -> NodeView {
         workers: status.workers.iter().map(|worker| (worker.worker, worker.address)).collect(),
         generation: status.generation.map(|number| (number.into(), digest.unwrap_or(0))),
         server_transactions: status.server_transactions,
+        oldest_stamp: status.oldest_stamp.map(GenerationNumber::from),
         streams_open: status.streams_open,
         last_sip_activity_ms: status.last_sip_activity_ms,
         load,

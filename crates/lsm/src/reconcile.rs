@@ -171,6 +171,7 @@ impl Manager {
             nodes: &self.seams.nodes,
             poll_timeout: self.settings.poll_timeout,
             poll_interval: self.settings.timing.poll_interval,
+            known: self.memory.membership.as_ref().map(|made| made.generation),
         };
         match self.observer.observe(kind, &sources).await {
             Ok(snapshot) => {
@@ -212,6 +213,7 @@ impl Manager {
             timing: &self.settings.timing,
             observed: &snapshot.observed,
             dns: &snapshot.dns,
+            held: snapshot.held.as_ref(),
             asked_to_drain: asked,
             rows: self.rows,
             fence: self.fence,

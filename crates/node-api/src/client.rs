@@ -77,6 +77,17 @@ impl NodeClient {
         self.caller.call(Method::GET, "/v1/status", None).await
     }
 
+    /// The generation that the node works with, if it has one.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError::is_transient`].
+    pub async fn membership(&self) -> Result<Option<fleet::Membership>, ClientError> {
+        let wire: Option<Membership> =
+            self.caller.call(Method::GET, "/v1/membership", None).await?;
+        Ok(wire.as_ref().map(fleet::Membership::from))
+    }
+
     /// Gives the node a generation; the answer shows which one it uses.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use fleet::{InstanceId, StaleGeneration};
 use serde::Deserialize;
@@ -34,6 +34,9 @@ const EVENTS_MAX: usize = 1_000;
 pub trait NodeHandle: Send + Sync {
     /// The answer to a poll.
     fn status(&self) -> NodeStatus;
+
+    /// The generation in use: what the next manager reads back.
+    fn membership(&self) -> Option<fleet::Membership>;
 
     /// Takes a new generation.
     ///
@@ -115,7 +118,7 @@ pub async fn serve(
 ) -> io::Result<Server> {
     let routes = Router::new()
         .route("/v1/status", get(node_status))
-        .route("/v1/membership", put(node_membership))
+        .route("/v1/membership", get(node_membership_in_use).put(node_membership))
         .route("/v1/drain", post(node_drain).delete(node_undrain))
         .route("/live", get(node_live))
         .route("/ready", get(node_ready))
@@ -207,6 +210,10 @@ type Node = State<Arc<dyn NodeHandle>>;
 
 async fn node_status(State(node): Node) -> Json<NodeStatus> {
     Json(node.status())
+}
+
+async fn node_membership_in_use(State(node): Node) -> Json<Option<Membership>> {
+    Json(node.membership().as_ref().map(Membership::from))
 }
 
 async fn node_membership(State(node): Node, body: Bytes) -> Response {

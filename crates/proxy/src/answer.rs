@@ -43,6 +43,7 @@ impl Worker {
         if is_invite && view.to_tag().is_some() {
             let reliability = arrival.reply.reliability();
             if let Ok(id) = self.layer.server_new(key, Kind::Invite, reliability, arrival.reply) {
+                self.stamps.add(id, arrival);
                 let (now, status) = (self.now, answer.status);
                 self.layer.server_respond(now, id, status, bytes, &mut self.wire);
                 return;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use fleet::{InstanceId, Membership};
 use sip_core::branch::{TierVia, read_tier_via};
 use sip_core::flow_token::Flow;
+use sip_core::handover::{self, Handover};
 use sip_core::mac::KeyRing;
 use sip_message::{Edits, Framing, Message, OwnedMessage, Transport, Via, parse_ip};
 use sip_net::response_address::ResponseAddress;
@@ -26,6 +27,8 @@ pub(crate) struct Arrival {
     pub(crate) transport: Transport,
     /// The balancer that brought it; `None` for a request that came straight here.
     pub(crate) carrier: Option<Carrier>,
+    /// The balancer's stamp, and where the request goes if it matches nothing here.
+    pub(crate) handover: Option<Handover>,
 }
 
 /// The balancer that brought a request, and the client's flow there.
@@ -73,6 +76,7 @@ impl Arrival {
                     advertised: member.map_or(sent_by, |it| it.advertised),
                     flow,
                 }),
+                handover: None,
             };
         }
         let address = source.address;
@@ -83,7 +87,15 @@ impl Arrival {
                 (Way::Peer { address, transport: Transport::Udp }, Transport::Udp)
             }
         };
-        Self { reply, client: source.address, transport, carrier: None }
+        Self { reply, client: source.address, transport, carrier: None, handover: None }
+    }
+
+    /// Reads what the balancer says to the worker at `me` about owners. Only beside a balancer's Via:
+    /// whoever came straight here says nothing of the kind.
+    pub(crate) fn read_handover(&mut self, ring: &KeyRing, request: &Message<'_>, me: SocketAddr) {
+        if self.carrier.is_some() {
+            self.handover = handover::read(ring, request, me);
+        }
     }
 }
 

@@ -22,6 +22,7 @@ use store::{Answer as Stored, Aor, Completion, Query, StoreError};
 use crate::answer::{self, Answer};
 use crate::arrival::Arrival;
 use crate::context::{Context, ContextId, Stage};
+use crate::handover::Unmatched;
 use crate::outcome;
 use crate::worker::{Worker, World};
 
@@ -45,7 +46,9 @@ impl Worker {
             self.world.counters.repeats.add(1);
             return self.answer_repetition(id, &request, &arrival);
         }
-        if self.join(&request, &arrival, key) {
+        if self.join(&request, &arrival, key)
+            || self.hand_on(&request, &arrival, Unmatched::New)
+        {
             return;
         }
         self.count_request(&view);
@@ -154,6 +157,7 @@ impl Worker {
             alarm: None,
         });
         self.servers.insert(server, id);
+        self.stamps.add(server, arrival);
         if is_invite {
             if let Some(twin) = twin_key(&view) {
                 self.twins.insert(twin, id);
@@ -400,6 +404,9 @@ impl Worker {
                 AckVerdict::Deliver => {}
             }
         }
+        if self.hand_on(request, &arrival, Unmatched::New) {
+            return;
+        }
         let routed = route::preprocess(&view, &self.world.ring, &self.world.names);
         let Ok(routed) = routed else {
             self.world.counters.drop_unmatched_ack.add(1);
@@ -408,7 +415,9 @@ impl Worker {
         if routed.dialog.is_none() {
             // The ACK to a stateless answer ends here. Without a token of ours any other goes
             // nowhere: nothing has authenticated its sender (rule 18 of docs/protocol.md).
-            if !is_for_us(&self.world.ring, &view) {
+            if !is_for_us(&self.world.ring, &view)
+                && !self.hand_on(request, &arrival, Unmatched::Orphan)
+            {
                 self.world.counters.drop_unmatched_ack.add(1);
             }
             return;
@@ -429,6 +438,9 @@ impl Worker {
         self.world.counters.cancels.add(1);
         let key = self.layer.invite_key_of_cancel(&view, arrival.hop());
         let server = self.layer.server_find(key);
+        if server.is_none() && self.hand_on(request, arrival, Unmatched::Orphan) {
+            return;
+        }
         let id = server.and_then(|server| self.servers.get(&server).copied());
         let found = match (server, id) {
             (None, _) => Found::Nothing,

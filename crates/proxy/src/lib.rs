@@ -19,7 +19,7 @@
 //! # Reading order
 //!
 //! `service` (what starts) → `worker` (the loop) → `arrival` (who sent this) → `call` (the walk of
-//! a request) → `registration` → `fork` (the copies) → `record_route` → `outcome` (responses) →
+//! a request) → `handover` → `registration` → `fork` (the copies) → `record_route` → `outcome` (responses) →
 //! `answer` (our own) → `leave` (how bytes leave) → `metrics`.
 
 mod answer;
@@ -29,6 +29,7 @@ pub mod config;
 mod context;
 mod control;
 mod fork;
+mod handover;
 mod leave;
 pub mod metrics;
 mod outcome;

@@ -92,6 +92,8 @@ counters! {
     counter replies_6xx = "sipcloud_proxy_replies_total" r#"class="6xx""#;
     /// Responses forwarded upstream.
     counter responses_forwarded = "sipcloud_proxy_responses_forwarded_total" "";
+    /// Requests that matched nothing and went on to the next owner of their call.
+    counter handed_on = "sipcloud_proxy_requests_handed_on_total" "";
     /// Requests forwarded downstream, one per branch.
     counter requests_forwarded = "sipcloud_proxy_requests_forwarded_total" "";
     /// Messages dropped by reason.

@@ -17,6 +17,7 @@ use sip_net::udp::{UdpOptions, UdpSocket};
 use store::{Store, Wake};
 
 use crate::config::Config;
+use crate::handover::OldestStamp;
 use crate::control::Control;
 use crate::leave::Wire;
 use crate::metrics::{self, Counters};
@@ -104,6 +105,7 @@ fn start_worker(
     let resolver = Resolver::start(resolving, waker.clone())?;
     let store = open_store(waker.to_fn())?;
     let counters = Arc::new(Counters::default());
+    let oldest_stamp = Arc::new(OldestStamp::default());
     let ring = KeyRing::new(&config.keys).map_err(io::Error::other)?;
     let hash_key = ring.selection_key();
     let wire = Wire::new(udp, streams, config.internal_mtu, counters.clone());
@@ -115,6 +117,7 @@ fn start_worker(
         resolver,
         counters: counters.clone(),
         control: control.clone(),
+        oldest_stamp: oldest_stamp.clone(),
         hash_key,
     });
     let name = format!("worker-{number}");
@@ -123,13 +126,14 @@ fn start_worker(
             tracing::error!(worker = name, %error, "the event loop ended");
         }
     })?;
-    Ok((WorkerSeen { address, counters, waker }, thread))
+    Ok((WorkerSeen { address, counters, oldest_stamp, waker }, thread))
 }
 
 /// A worker, seen from outside.
 struct WorkerSeen {
     address: SocketAddr,
     counters: Arc<Counters>,
+    oldest_stamp: Arc<OldestStamp>,
     waker: Waker,
 }
 
@@ -180,9 +184,19 @@ impl NodeHandle for Node {
             network_sent_bytes_total: sum(|it| it.bytes_sent.get()),
             messages_dropped_total: sum(Counters::dropped),
             store: if has_store { StoreHealth::Good } else { StoreHealth::Unavailable },
+            oldest_stamp: self
+                .workers
+                .iter()
+                .filter_map(|worker| worker.oldest_stamp.get())
+                .min()
+                .map(Generation::from),
             last_sip_activity_ms: last.unwrap_or_default(),
             ..NodeStatus::started(self.config.instance, self.config.incarnation, sip)
         }
+    }
+
+    fn membership(&self) -> Option<Membership> {
+        self.control.membership().as_deref().cloned()
     }
 
     fn put_membership(&self, membership: Membership) -> Result<(), StaleGeneration> {

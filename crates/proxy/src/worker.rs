@@ -27,6 +27,7 @@ use store::{Store, UnixMillis};
 use crate::arrival::{self, Arrival, Source};
 use crate::config::Config;
 use crate::context::{ContextId, Contexts};
+use crate::handover::{OldestStamp, Stamps};
 use crate::control::Control;
 use crate::leave::{Way, Wire};
 use crate::metrics::Counters;
@@ -84,6 +85,7 @@ pub(crate) struct Worker {
     /// Which context and branch a client transaction is of.
     pub(crate) clients: HashMap<ClientId, (ContextId, usize)>,
     pub(crate) servers: HashMap<ServerId, ContextId>,
+    pub(crate) stamps: Stamps,
     /// Live INVITEs by what a client that fails over repeats (rule 10 of docs/protocol.md).
     pub(crate) twins: HashMap<Box<[u8]>, ContextId>,
     pub(crate) store: Box<dyn Store>,
@@ -112,13 +114,15 @@ pub(crate) struct Parts {
     pub(crate) resolver: Resolver,
     pub(crate) counters: Arc<Counters>,
     pub(crate) control: Arc<Control>,
+    pub(crate) oldest_stamp: Arc<OldestStamp>,
     /// Secret of the transaction tables.
     pub(crate) hash_key: [u8; 16],
 }
 
 impl Worker {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { config, ring, wire, store, resolver, counters, control, hash_key } = parts;
+        let Parts { config, ring, wire, store, resolver, counters, control, oldest_stamp, hash_key } =
+            parts;
         let address = wire.udp.local_addr();
         let digest = Digest::new(config.digest.clone());
         let layer = Layer::new(config.timing, config.limits, hash_key);
@@ -138,6 +142,7 @@ impl Worker {
             contexts: Contexts::default(),
             clients: HashMap::new(),
             servers: HashMap::new(),
+            stamps: Stamps::new(oldest_stamp),
             twins: HashMap::new(),
             store,
             resolver,
@@ -186,6 +191,7 @@ impl Worker {
             }
             self.leave();
             self.world.counters.kernel_drops.set(receiver.kernel_drops());
+            self.stamps.show();
             self.show_gauges();
         }
         self.store.close();
@@ -285,6 +291,7 @@ impl Worker {
             request = arrival::stamp(request, source, &mut self.edits);
             arrival = Arrival::read(ring, membership, &request.view(), source);
         }
+        arrival.read_handover(ring, &request.view(), self.world.address);
         self.world.counters.last_activity_ms.set(self.today.0);
         self.handle_request(request, arrival);
     }
@@ -374,6 +381,7 @@ impl Worker {
                 self.clients.remove(&id);
             }
             Event::ServerTerminated(id) => {
+                self.stamps.remove(id);
                 if let Some(context) = self.servers.remove(&id) {
                     self.forget(context);
                 }

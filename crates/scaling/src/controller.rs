@@ -1,5 +1,6 @@
 //! The step that the manager and a simulation both take: a view in, actions out.
 
+mod handover;
 mod names;
 mod publication;
 
@@ -53,10 +54,11 @@ struct Counts {
 
 impl<'a> Step<'a> {
     fn new(view: &'a View<'a>) -> Self {
-        let around = Surroundings::of(view);
+        let mut memory = view.memory.clone();
+        adopt(&mut memory, view.held);
+        let around = Surroundings::of(view, &memory);
         let stands: BTreeMap<_, _> =
             view.observed.iter().map(|one| (one.instance, stand(one, &around))).collect();
-        let mut memory = view.memory.clone();
         memory.rounds = memory.rounds.saturating_add(1);
         // A slot that is not listed is free: what is remembered of its last instance goes.
         memory.retiring.retain(|instance, _| stands.contains_key(instance));
@@ -124,7 +126,7 @@ impl<'a> Step<'a> {
     }
 
     const fn leaving(&self, cause: RetiringCause) -> Retiring {
-        Retiring { cause, since_ms: self.view.now_ms, withdrawn_at_ms: None }
+        Retiring { cause, since_ms: self.view.now_ms, withdrawn_at_ms: None, released_at_ms: None }
     }
 
     /// When a retiring instance was first seen to get no more calls.
@@ -147,6 +149,7 @@ impl<'a> Step<'a> {
                 retiring.withdrawn_at_ms = Some(now_ms);
             }
         }
+        self.note_releases();
     }
 
     fn counts(&self, tier: Tier) -> Counts {
@@ -415,6 +418,16 @@ impl<'a> Step<'a> {
             standings: self.stands.into_iter().map(standing).collect(),
             memory: self.memory,
         }
+    }
+}
+
+/// A manager that knows nothing, or less than a node, goes on from what the node was given.
+fn adopt(memory: &mut Memory, held: Option<&fleet::Membership>) {
+    let Some(held) = held else { return };
+    let mine = memory.membership.as_ref();
+    if mine.is_none_or(|mine| held.generation > mine.generation) {
+        memory.is_adopted |= mine.is_none();
+        memory.membership = Some(held.clone());
     }
 }
 

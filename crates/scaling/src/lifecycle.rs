@@ -31,12 +31,12 @@ pub(crate) struct Surroundings<'a> {
 }
 
 impl<'a> Surroundings<'a> {
-    pub(crate) fn of(view: &View<'a>) -> Self {
+    pub(crate) fn of(view: &View<'a>, memory: &'a Memory) -> Self {
         let known = view.observed.iter().filter(|one| one.node.known().is_some()).count();
         Self {
             now_ms: view.now_ms,
             timing: view.timing,
-            memory: view.memory,
+            memory,
             dns: view.dns,
             most_answer: known > 0 && 2 * known >= view.observed.len(),
         }

@@ -53,7 +53,12 @@ pub(crate) fn farewell(
         Tier::LoadBalancer => timing.balancer_drain_limit,
         Tier::Proxy | Tier::Store => timing.proxy_drain_limit,
     };
-    if since(retiring.since_ms, now_ms) > limit {
+    // A proxy's counts from its withdrawal: what began before has its full time.
+    let begin_ms = match tier {
+        Tier::LoadBalancer => retiring.since_ms,
+        Tier::Proxy | Tier::Store => retiring.withdrawn_at_ms.unwrap_or(retiring.since_ms),
+    };
+    if since(begin_ms, now_ms) > limit {
         let transactions = observed.node.known().map(|node| node.server_transactions);
         return Farewell::Go(Cause::DrainLimit { transactions });
     }
@@ -81,14 +86,19 @@ pub(crate) fn farewell(
     }
     match tier {
         Tier::LoadBalancer => balancer_empty(node, timing, now_ms),
-        Tier::Proxy | Tier::Store => proxy_empty(node),
+        Tier::Proxy | Tier::Store => proxy_empty(node, retiring, now_ms),
     }
 }
 
-fn proxy_empty(node: &NodeView) -> Farewell {
-    match node.server_transactions {
-        0 => Farewell::Go(Cause::Empty),
-        count => Farewell::Waiting(format!("waits for {count} transactions")),
+/// Requests still pass a proxy that earlier sets of owners name.
+fn proxy_empty(node: &NodeView, retiring: &Retiring, now_ms: u64) -> Farewell {
+    match (node.server_transactions, retiring.released_at_ms) {
+        (0, None) => Farewell::Waiting("waits until nobody asks it as an earlier owner".to_owned()),
+        (0, Some(at_ms)) if since(at_ms, now_ms).is_zero() => {
+            Farewell::Waiting("waits for another poll".to_owned())
+        }
+        (0, Some(_)) => Farewell::Go(Cause::Empty),
+        (count, _) => Farewell::Waiting(format!("waits for {count} transactions")),
     }
 }
 
@@ -127,6 +137,7 @@ mod tests {
             workers: vec![(0, address)],
             generation: None,
             server_transactions: 0,
+            oldest_stamp: None,
             streams_open: 0,
             last_sip_activity_ms: 0,
             load: CallRate::ZERO,

@@ -21,6 +21,9 @@ pub struct View<'a> {
     pub observed: &'a [Observed],
     /// The balancers that the DNS serves now; `Unknown` if it did not say.
     pub dns: &'a Observation<BTreeSet<InstanceId>>,
+    /// The newest generation that a node was found with, read back from it; what a manager that
+    /// has just started goes on from.
+    pub held: Option<&'a Membership>,
     /// What the operator asked to be taken out of service.
     pub asked_to_drain: &'a BTreeSet<InstanceId>,
     /// Rows of the table.
@@ -50,6 +53,8 @@ pub struct Timing {
     pub boot_time: Duration,
     /// From being asked for to being ready; longer counts as failed.
     pub start_limit: Duration,
+    /// How long a client may repeat a request: 64·T1.
+    pub repeats: Duration,
     /// Of a proxy, from its withdrawal: Timer C + 64·T1.
     pub proxy_drain_limit: Duration,
     /// Of a balancer, from its removal from the DNS.
@@ -72,6 +77,7 @@ impl Default for Timing {
             poll_interval: Duration::from_secs(5),
             boot_time: Duration::from_secs(10),
             start_limit: Duration::from_secs(600),
+            repeats: Duration::from_secs(32),
             proxy_drain_limit: Duration::from_secs(212),
             balancer_drain_limit: Duration::from_secs(3_600),
             balancer_quiet: Duration::from_secs(32),
@@ -119,6 +125,8 @@ pub struct NodeView {
     /// The membership that it works with, by number and digest.
     pub generation: Option<(GenerationNumber, u64)>,
     pub server_transactions: u64,
+    /// Oldest generation that a live transaction is stamped with.
+    pub oldest_stamp: Option<GenerationNumber>,
     pub streams_open: u64,
     /// Zero: never.
     pub last_sip_activity_ms: u64,
@@ -132,6 +140,11 @@ pub struct NodeView {
 pub struct Memory {
     /// The last generation made.
     pub membership: Option<Membership>,
+    /// That generation was another manager's, read back from a node.
+    pub is_adopted: bool,
+    /// When every live balancer was first seen with a later generation, by the end of each earlier
+    /// set.
+    pub acknowledged_ms: BTreeMap<GenerationNumber, u64>,
     /// Instances that a tier should have: replaces what died.
     pub targets: BTreeMap<Tier, u32>,
     pub retiring: BTreeMap<InstanceId, Retiring>,
@@ -154,6 +167,9 @@ pub struct Retiring {
     /// When every live balancer was first seen with a generation without it (a proxy), or the DNS
     /// without it (a balancer).
     pub withdrawn_at_ms: Option<u64>,
+    /// When every live balancer was first seen with a generation that does not name the proxy as an
+    /// earlier owner either.
+    pub released_at_ms: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@
 //! # Invariants
 //!
 //! - No I/O, no clock, no randomness: whatever is needed is an argument.
-//! - `mac`, `branch`, `flow_token` and `selection` are wire formats, pinned by golden files:
+//! - `mac`, `branch`, `flow_token`, `selection` and `handover` are wire formats, pinned by golden files:
 //!   changing one is a migration.
 //! - A message is never rebuilt: decisions are edits on the bytes that came.
 //! - Nothing that a peer sends makes us panic, and what it claims about us is believed only if its
@@ -19,7 +19,7 @@
 //!
 //! # Reading order
 //!
-//! `mac` → `branch` → `flow_token` → `selection` → `stateless` (the balancer); then the proxy's
+//! `mac` → `branch` → `flow_token` → `selection` → `handover` → `stateless` (the balancer); then the proxy's
 //! rooms in the order in which a request walks through them.
 
 pub mod branch;
@@ -29,6 +29,7 @@ pub mod date;
 pub mod digest;
 pub mod flow_token;
 pub mod forwarding;
+pub mod handover;
 pub mod identity;
 pub mod mac;
 pub mod names;

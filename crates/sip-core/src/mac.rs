@@ -36,10 +36,12 @@ pub enum Purpose {
     Nonce = 8,
     /// Not a MAC: the key of the table of rows.
     Selection = 9,
+    /// The way of a request past earlier owners.
+    Way = 10,
 }
 
 /// How many purposes there are.
-const PURPOSES: usize = 9;
+const PURPOSES: usize = 10;
 
 impl Purpose {
     const ALL: [Self; PURPOSES] = [
@@ -52,6 +54,7 @@ impl Purpose {
         Self::ToTag,
         Self::Nonce,
         Self::Selection,
+        Self::Way,
     ];
 }
 
@@ -182,6 +185,7 @@ impl Keys {
             to_tag,
             nonce,
             selection,
+            way,
         ] = self.subkeys;
         match purpose {
             Purpose::ProxyBranch => proxy_branch,
@@ -193,6 +197,7 @@ impl Keys {
             Purpose::ToTag => to_tag,
             Purpose::Nonce => nonce,
             Purpose::Selection => selection,
+            Purpose::Way => way,
         }
     }
 

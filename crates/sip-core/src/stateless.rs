@@ -2,6 +2,7 @@
 //! bytes of it change, from the message, the membership and the table alone.
 
 mod directory;
+mod earlier;
 mod request;
 mod response;
 mod top_via;
@@ -9,10 +10,11 @@ mod top_via;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use fleet::InstanceId;
+use fleet::{GenerationNumber, InstanceId};
 use sip_message::{Edits, Message, StatusCode, Transport};
 
 pub use self::directory::{Directory, Place};
+pub use self::earlier::EarlierOwners;
 pub use self::top_via::{edit_client_via, response_target};
 use crate::flow_token::Flow;
 use crate::mac::KeyRing;
@@ -51,6 +53,10 @@ pub struct BalancerView<'a> {
     /// Who is in the fleet; made once per generation.
     pub directory: &'a Directory,
     pub selection: &'a Selection,
+    /// Stamped on what goes to a proxy (protocol rule 19).
+    pub generation: GenerationNumber,
+    /// Who owned the calls before, oldest first.
+    pub earlier: &'a [EarlierOwners],
     /// The names of the tier, lower case.
     pub service_names: &'a [String],
     /// Messages between the tiers that are longer than this many bytes go by TCP.
@@ -64,8 +70,9 @@ pub struct BalancerView<'a> {
 pub enum Verdict {
     /// To a worker of a proxy, from the internal listener.
     ToMember {
-        /// Its place in [`fleet::Membership::every_proxy`].
+        /// Whose message it is, by place in [`fleet::Membership::every_proxy`].
         member: usize,
+        /// That worker's address, or that of an earlier owner who looks at it first.
         address: SocketAddr,
         transport: Transport,
     },

@@ -41,8 +41,8 @@ pub fn balancers(count: u16) -> Vec<BalancerMember> {
 pub fn membership(proxy_count: u16, balancer_count: u16) -> Membership {
     let members = Members {
         proxies: proxies(proxy_count),
-        retired: Vec::new(),
         balancers: balancers(balancer_count),
+        ..Members::default()
     };
     Membership::new(GenerationNumber { fence: 1, counter: 1 }, ROWS_DEFAULT, members)
 }

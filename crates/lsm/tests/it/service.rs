@@ -62,6 +62,10 @@ impl NodeHandle for Node {
         }
     }
 
+    fn membership(&self) -> Option<Membership> {
+        self.membership.lock().expect("not poisoned").clone()
+    }
+
     fn put_membership(&self, membership: Membership) -> Result<(), StaleGeneration> {
         membership.validate()?;
         *self.membership.lock().expect("not poisoned") = Some(membership);

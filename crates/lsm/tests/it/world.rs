@@ -142,6 +142,10 @@ impl NodeAccess for FakeNodes {
         self.with(control, |machine, node| Ok(node.status(machine, now_ms))).await
     }
 
+    async fn membership(&self, control: SocketAddr) -> Result<Option<Membership>, ClientError> {
+        self.with(control, |_, node| Ok(node.membership.clone())).await
+    }
+
     async fn put_membership(
         &self,
         control: SocketAddr,

@@ -27,6 +27,10 @@ impl NodeHandle for FakeNode {
         status
     }
 
+    fn membership(&self) -> Option<fleet::Membership> {
+        self.membership.lock().expect("not poisoned").clone()
+    }
+
     fn put_membership(&self, membership: fleet::Membership) -> Result<(), StaleGeneration> {
         let mut have = self.membership.lock().expect("not poisoned");
         match &*have {
@@ -71,7 +75,9 @@ async fn a_node_is_polled_given_generations_and_drained() {
     let (server, client) = node(1).await;
     assert_eq!(client.status().await.expect("polled").generation, None);
 
+    assert_eq!(client.membership().await, Ok(None));
     let after = client.put_membership(&generation(4)).await.expect("taken");
+    assert_eq!(client.membership().await, Ok(Some(generation(4))), "as the next manager reads it");
     assert_eq!(after.generation, Some(Generation { fence: 1, counter: 4 }));
     client.put_membership(&generation(4)).await.expect("the same again is fine");
     let older = client.put_membership(&generation(3)).await.expect_err("older");

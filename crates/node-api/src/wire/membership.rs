@@ -26,6 +26,16 @@ pub struct Membership {
     pub proxies: Vec<Member>,
     pub retired: Vec<Member>,
     pub balancers: Vec<Balancer>,
+    #[serde(default)]
+    pub earlier: Vec<EarlierSet>,
+}
+
+/// See [`fleet::EarlierSet`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EarlierSet {
+    pub ended_with: Generation,
+    pub is_settled: bool,
+    pub proxies: Vec<Member>,
 }
 
 /// See [`fleet::Member`].
@@ -70,6 +80,7 @@ impl From<&fleet::Membership> for Membership {
             proxies: membership.proxies.iter().map(Member::from).collect(),
             retired: membership.retired.iter().map(Member::from).collect(),
             balancers: membership.balancers.iter().map(Balancer::from).collect(),
+            earlier: membership.earlier.iter().map(EarlierSet::from).collect(),
         }
     }
 }
@@ -84,6 +95,27 @@ impl From<&Membership> for fleet::Membership {
             proxies: wire.proxies.iter().map(fleet::Member::from).collect(),
             retired: wire.retired.iter().map(fleet::Member::from).collect(),
             balancers: wire.balancers.iter().map(fleet::BalancerMember::from).collect(),
+            earlier: wire.earlier.iter().map(fleet::EarlierSet::from).collect(),
+        }
+    }
+}
+
+impl From<&fleet::EarlierSet> for EarlierSet {
+    fn from(set: &fleet::EarlierSet) -> Self {
+        Self {
+            ended_with: set.ended_with.into(),
+            is_settled: set.is_settled,
+            proxies: set.proxies.iter().map(Member::from).collect(),
+        }
+    }
+}
+
+impl From<&EarlierSet> for fleet::EarlierSet {
+    fn from(wire: &EarlierSet) -> Self {
+        Self {
+            ended_with: wire.ended_with.into(),
+            is_settled: wire.is_settled,
+            proxies: wire.proxies.iter().map(fleet::Member::from).collect(),
         }
     }
 }

@@ -83,6 +83,11 @@ fn a_membership_keeps_its_digest_over_the_wire() {
             internal: address("127.0.10.1:5060"),
             advertised: address("192.0.2.1:5060"),
         }],
+        earlier: vec![fleet::EarlierSet {
+            ended_with: GenerationNumber { fence: 1, counter: 7 },
+            is_settled: true,
+            proxies: vec![member(3), member(1)],
+        }],
     };
     let sent = fleet::Membership::new(GenerationNumber { fence: 1, counter: 9 }, 1 << 10, members);
     let text = serde_json::to_string(&Membership::from(&sent)).expect("writes");

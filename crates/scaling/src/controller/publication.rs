@@ -1,8 +1,8 @@
 //! The generation: who owns calls, who is told, who has acknowledged.
 
 use fleet::{
-    BalancerMember, GenerationNumber, InstanceId, InstanceState, Member, Members, Membership, Tier,
-    WEIGHT_NORMAL,
+    BalancerMember, EARLIER_SETS_MAX, GenerationNumber, InstanceId, InstanceState, Member, Members,
+    Membership, Tier, WEIGHT_NORMAL,
 };
 
 use super::Step;
@@ -16,13 +16,19 @@ impl Step<'_> {
         if self.view.is_dry_run {
             return;
         }
-        let members = self.members();
+        self.note_acknowledgements();
+        let mut members = self.members();
+        members.earlier = self.earlier_sets(&members.proxies);
         let has_changed =
             self.memory.membership.as_ref().is_none_or(|published| published.members() != members);
         // Without owners there is nothing to publish: nodes refuse it, and the last good
         // generation serves best.
         let is_new = has_changed || self.is_overtaken();
-        if is_new && !members.proxies.is_empty() && !self.waits_for_the_unheard() {
+        if members.earlier.len() > EARLIER_SETS_MAX {
+            // Each costs the balancers a table. One goes within the time of the longest ringing, and
+            // until then they skip what dies by themselves.
+            self.note_waiting_for_earlier_owners();
+        } else if is_new && !members.proxies.is_empty() && !self.waits_for_the_unheard() {
             self.memory.membership = Some(self.generation_of(members));
         }
         let Some(membership) = self.memory.membership.clone() else {
@@ -87,10 +93,29 @@ impl Step<'_> {
         members
     }
 
+    fn note_waiting_for_earlier_owners(&mut self) {
+        let is_waiting = |one: &Observed| {
+            let state = self.state(one.instance);
+            matches!(state, Some(InstanceState::Ready | InstanceState::Draining))
+        };
+        let waiting: Vec<InstanceId> = self
+            .view
+            .observed
+            .iter()
+            .filter(|one| one.instance.tier == Tier::Proxy && is_waiting(one))
+            .map(|one| one.instance)
+            .collect();
+        for instance in waiting {
+            let note = format!("waits until one of {EARLIER_SETS_MAX} sets of earlier owners is empty");
+            self.notes.insert(instance, note);
+        }
+    }
+
     /// A new manager does not know what an instance that has not answered yet contributes. It
     /// waits some rounds rather than publish a generation without it.
     fn waits_for_the_unheard(&self) -> bool {
-        let is_new_here = self.memory.membership.is_none()
+        let knows_nothing = self.memory.membership.is_none();
+        let is_new_here = (knows_nothing || self.memory.is_adopted)
             && self.memory.rounds <= self.view.timing.adoption_rounds;
         let is_unheard = |one: &Observed| {
             one.machine_state == MachineState::Running
@@ -98,8 +123,9 @@ impl Step<'_> {
         };
         let has_history =
             |one: &Observed| one.node.known().is_some_and(|node| node.generation.is_some());
+        // Without what a node holds nobody knows who the earlier owners are.
         is_new_here
-            && self.view.observed.iter().any(is_unheard)
+            && (knows_nothing || self.view.observed.iter().any(is_unheard))
             && self.view.observed.iter().any(has_history)
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use fleet::{CallRate, Incarnation, Membership, Observation, Poll};
+use fleet::{CallRate, GenerationNumber, Incarnation, Membership, Observation, Poll};
 
 use super::*;
 use crate::policy::{PAPER, ScalingPolicy};
@@ -34,6 +34,7 @@ struct Node {
     is_silent: bool,
     is_draining: bool,
     transactions: u64,
+    oldest_stamp: Option<GenerationNumber>,
     membership: Option<Membership>,
     last: Option<NodeView>,
     misses: u32,
@@ -103,6 +104,7 @@ impl World {
         self.now_ms += ROUND_MS;
         self.polls.push(Poll::answered(cps));
         let observed = self.observed();
+        let held = self.held();
         let plan = step(&View {
             now_ms: self.now_ms,
             balancers: TierInput { policy: &self.balancers, polls: &[], cpu_percent: None },
@@ -110,6 +112,7 @@ impl World {
             timing: &self.timing,
             observed: &observed,
             dns: &self.dns,
+            held: held.as_ref(),
             asked_to_drain: &self.asked,
             rows: 1 << 8,
             fence: 1,
@@ -121,6 +124,13 @@ impl World {
             self.perform(action);
         }
         plan
+    }
+
+    /// The newest generation of a node that answers, as the manager reads it back.
+    fn held(&self) -> Option<Membership> {
+        let answering = self.nodes.values().filter(|node| !node.is_dead && !node.is_silent);
+        let memberships = answering.filter_map(|node| node.membership.as_ref());
+        memberships.max_by_key(|membership| membership.generation).cloned()
     }
 
     fn rounds(&mut self, count: usize, cps: u32) {
@@ -197,6 +207,7 @@ impl Node {
             is_silent: false,
             is_draining: false,
             transactions: 0,
+            oldest_stamp: None,
             membership: None,
             last: None,
             misses: 0,
@@ -217,6 +228,7 @@ impl Node {
             workers: vec![(0, address)],
             generation: self.membership.as_ref().map(|have| (have.generation, have.digest)),
             server_transactions: self.transactions,
+            oldest_stamp: self.oldest_stamp,
             streams_open: 0,
             last_sip_activity_ms: 0,
             load: CallRate::ZERO,

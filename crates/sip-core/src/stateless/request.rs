@@ -5,8 +5,8 @@ use sip_message::{
 };
 
 use super::{
-    BalancerView, DropReason, PRIVATE_PREFIX, ReplyReason, Verdict, edit_client_via, is_usable,
-    owner,
+    BalancerView, DropReason, PRIVATE_PREFIX, ReplyReason, Verdict, earlier, edit_client_via,
+    is_usable, owner,
 };
 use crate::branch::{
     BalancerBranch, BalancerVia, ProxyIdentity, TierVia, read_tier_via, write_balancer_via,
@@ -82,7 +82,9 @@ fn from_client(
             out.extend_from_slice(b"\r\n");
         });
     }
+    let way = earlier::way(view, message, member, address);
     let added = if is_register { ADDED_BYTES + PATH_BYTES } else { ADDED_BYTES };
+    let added = added + way.length_max();
     let via = BalancerVia {
         transport: view.transport_for(message.bytes().len() + added),
         sent_by: view.me.internal,
@@ -90,8 +92,11 @@ fn from_client(
         branch: branch_of(message, top, None),
         flow: source,
     };
-    edits.insert_with(message.headers_start(), |out| write_balancer_via(view.ring, &via, out));
-    Verdict::ToMember { member, address, transport: via.transport }
+    edits.insert_with(message.headers_start(), |out| {
+        write_balancer_via(view.ring, &via, out);
+        way.write(view.ring, message.call_id(), out);
+    });
+    Verdict::ToMember { member, address: way.first(), transport: via.transport }
 }
 
 fn from_member(

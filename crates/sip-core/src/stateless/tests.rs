@@ -10,6 +10,8 @@ use crate::branch::{MethodClass, ProxyBranch, ProxyVia, proxy_branch, write_prox
 use crate::flow_token::{StreamId, write_path};
 use crate::golden::{earlier_ring, ring};
 
+mod ways;
+
 const INCARNATION: Incarnation = Incarnation(7);
 
 fn address(text: &str) -> SocketAddr {
@@ -23,6 +25,7 @@ struct Fixture {
     membership: Membership,
     directory: Directory,
     selection: Selection,
+    earlier: Vec<EarlierOwners>,
     dead: Vec<usize>,
 }
 
@@ -45,6 +48,7 @@ impl Fixture {
             proxies: vec![proxy(1), proxy(2), proxy(3)],
             retired: vec![proxy(4)],
             balancers: vec![balancer(1), balancer(2)],
+            ..Members::default()
         };
         let membership = Membership::new(GenerationNumber::default(), 1 << 8, members);
         let ring = ring();
@@ -59,6 +63,7 @@ impl Fixture {
             selection: Selection::new(1 << 8, ring.selection_key(), &membership.proxies),
             membership,
             ring,
+            earlier: Vec::new(),
             dead: Vec::new(),
         }
     }
@@ -70,6 +75,8 @@ impl Fixture {
             me: &self.me,
             directory: &self.directory,
             selection: &self.selection,
+            generation: self.membership.generation,
+            earlier: &self.earlier,
             service_names: &["sip.example.test".to_owned()],
             internal_mtu_bytes: 1_400,
             is_dead: &|member| self.dead.contains(&member),

@@ -97,6 +97,8 @@ impl World {
             me: &self.me,
             directory: &self.directory,
             selection: &self.selection,
+            generation: self.membership.generation,
+            earlier: &[],
             service_names: &[],
             internal_mtu_bytes: 1_400,
             is_dead: &|_| false,

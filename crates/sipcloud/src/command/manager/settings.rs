@@ -98,6 +98,7 @@ fn timing(config: &Config) -> Timing {
         poll_interval: Duration::from_millis(config.manager.poll_interval_ms),
         boot_time: BOOT_TIME,
         start_limit: START_LIMIT,
+        repeats: Duration::from_millis(64 * u64::from(timers.t1_ms)),
         proxy_drain_limit: Duration::from_millis(longest_ms),
         balancer_drain_limit: Duration::from_secs(config.balancers.drain_max_s),
         balancer_quiet: Duration::from_millis(64 * u64::from(timers.t1_ms)),
