@@ -58,7 +58,7 @@ pub struct Members {
     pub balancers: Vec<BalancerMember>,
 }
 
-/// One generation of the fleet's membership (DESIGN §4.1). Lists are sorted.
+/// One generation of the fleet's membership (ARCHITECTURE.md). Lists are sorted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Membership {
     pub generation: GenerationNumber,
