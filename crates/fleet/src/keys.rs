@@ -1,4 +1,5 @@
-//! The fleet's shared secrets, from which branches, tokens and nonces get their MACs (PROTOCOL A).
+//! The fleet's shared secrets, from which branches, tokens and nonces get their MACs (rules 1 and 2
+//! of docs/protocol.md).
 
 use std::fmt;
 

@@ -74,7 +74,7 @@ pub struct Members {
     pub earlier: Vec<EarlierSet>,
 }
 
-/// One generation of the fleet's membership (DESIGN §4.1). Lists are sorted.
+/// One generation of the fleet's membership (ARCHITECTURE.md). Lists are sorted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Membership {
     pub generation: GenerationNumber,

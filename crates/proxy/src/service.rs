@@ -98,7 +98,13 @@ fn start_worker(
         UdpOptions { receive_buffer_bytes: config.receive_buffer_bytes, ..UdpOptions::default() };
     let udp = UdpSocket::bind(address, options).map_err(in_context)?;
     let address = udp.local_addr();
-    let listen = StreamOptions { listen: vec![address], ..StreamOptions::default() };
+    // Connections leave from the worker's own address: balancers know members by it.
+    let listen = StreamOptions {
+        listen: vec![address],
+        local_ip: Some(address.ip()),
+        incarnation: config.incarnation.0,
+        ..StreamOptions::default()
+    };
     let streams = Streams::start(listen, waker.clone()).map_err(in_context)?;
     let resolving =
         ResolverOptions { name_servers: config.name_servers.clone(), ..ResolverOptions::default() };

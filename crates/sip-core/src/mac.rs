@@ -290,7 +290,7 @@ mod tests {
 
     #[test]
     fn mac_input_is_type_key_id_and_length_prefixed_fields() {
-        // The same octets hashed in one piece, as PROTOCOL's second rule spells them.
+        // The same octets hashed in one piece, as rule 2 of docs/protocol.md spells them.
         let ring = ring();
         let mac = ring.sign(Purpose::Path).field(b"ab").field(b"").finish();
         let key = ring.signing.subkey(Purpose::Path);

@@ -1,6 +1,7 @@
 //! The proxy with real sockets, and phones that speak to it directly.
 
 mod phone;
+mod transport;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,6 +18,11 @@ const PASSWORD: &str = "secret";
 
 /// A proxy at port 5060 of `ip` with the user alice, and bob directly at `bob`.
 fn start(ip: &str, bob: SocketAddr) -> (Running, SocketAddr) {
+    start_with(ip, direct_binding(bob), |_| {})
+}
+
+/// The same with another binding of bob, and a configuration changed by `adapt`.
+fn start_with(ip: &str, bob: Binding, adapt: impl FnOnce(&mut Config)) -> (Running, SocketAddr) {
     let listen: SocketAddr = format!("{ip}:5060").parse().expect("an address");
     let store = MemoryStore::new(Arc::new(|| {}));
     let patience = Duration::from_secs(5);
@@ -28,10 +34,10 @@ fn start(ip: &str, bob: SocketAddr) -> (Running, SocketAddr) {
         filler.ask(Query::PutCredential { realm, username, credential }).expect("a user");
     }
     let aor = Aor::new(b"bob", DOMAIN.as_bytes());
-    let upserts = vec![direct_binding(bob)];
+    let upserts = vec![bob];
     filler.ask(Query::Write { aor, upserts, now: UnixMillis(1) }).expect("a binding");
     let secret = [7; 32];
-    let config = Config {
+    let mut config = Config {
         instance: InstanceId { tier: Tier::Proxy, slot: 1 },
         incarnation: Incarnation(1),
         listen,
@@ -50,6 +56,7 @@ fn start(ip: &str, bob: SocketAddr) -> (Running, SocketAddr) {
         receive_buffer_bytes: 1 << 20,
         name_servers: Vec::new(),
     };
+    adapt(&mut config);
     let open = Box::new(move |wake| {
         let handle: Box<dyn store::Store> = Box::new(store.handle(wake));
         Ok(handle)

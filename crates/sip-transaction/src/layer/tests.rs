@@ -48,7 +48,7 @@ fn server_key(number: u64) -> ServerKey {
 
 const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 5060);
 
-/// A proxied INVITE holds one of each; DESIGN's budget for it is 2 KiB.
+/// A proxied INVITE holds one of each; the budget for it beside its messages is 2 KiB.
 #[test]
 fn a_transaction_is_small() {
     let server = size_of::<Server<SocketAddr>>();
