@@ -368,6 +368,10 @@ impl<'a> Step<'a> {
             if self.state(instance) != Some(InstanceState::Draining) {
                 continue;
             }
+            // Its successors are not published yet: it owns calls, however long it has to wait.
+            if self.is_owner(instance) {
+                continue;
+            }
             let Some(retiring) = self.memory.retiring.get(&instance) else {
                 continue;
             };

@@ -178,10 +178,12 @@ mod tests {
             cause: RetiringCause::Scaling,
             since_ms: at(since),
             withdrawn_at_ms: withdrawn.map(at),
+            released_at_ms: withdrawn.map(at),
         };
         let (proxy, balancer) = (InstanceId::proxy(1), InstanceId::balancer(2));
         let busy = NodeView { server_transactions: 3, ..node() };
         let told = |node: NodeView| NodeView { is_draining: false, ..node };
+        let named = |retiring: Retiring| Retiring { released_at_ms: None, ..retiring };
         let active = |ago| NodeView { last_sip_activity_ms: at(ago), ..node() };
         let wait = |text: &str| Farewell::Waiting(text.to_owned());
         #[rustfmt::skip]
@@ -191,7 +193,11 @@ mod tests {
             ("acknowledged just now", proxy, node(),       leaving(9, Some(0)),      wait("waits for another poll")),
             ("busy",                  proxy, busy.clone(), leaving(9, Some(5)),      wait("waits for 3 transactions")),
             ("empty",                 proxy, node(),       leaving(9, Some(5)),      Farewell::Go(Cause::Empty)),
-            ("out of time",           proxy, busy,         leaving(213, Some(5)),    Farewell::Go(Cause::DrainLimit { transactions: Some(3) })),
+            ("asked as an earlier owner", proxy, node(), named(leaving(9, Some(5))), wait("waits until nobody asks it as an earlier owner")),
+            ("no longer asked just now", proxy, node(), Retiring { released_at_ms: Some(now_ms), ..leaving(9, Some(5)) }, wait("waits for another poll")),
+            ("late to be withdrawn",  proxy, busy.clone(), leaving(300, Some(5)),    wait("waits for 3 transactions")),
+            ("out of time",           proxy, busy.clone(), leaving(300, Some(213)),  Farewell::Go(Cause::DrainLimit { transactions: Some(3) })),
+            ("never withdrawn",       proxy, busy,         leaving(213, None),       Farewell::Go(Cause::DrainLimit { transactions: Some(3) })),
             ("in the DNS",            balancer, active(0), leaving(9, None),         Farewell::Withdrawing("waits to be taken out of the DNS")),
             ("TTL running",           balancer, active(0), leaving(20, Some(10)),    wait("waits 20 s for DNS answers to expire")),
             ("active",                balancer, active(4), leaving(90, Some(80)),    wait("carried SIP 4 s ago")),

@@ -38,6 +38,35 @@ async fn adoption_changes_nothing_for_the_nodes() {
     assert_eq!(table(&world), Some(before), "the same members need no new generation");
 }
 
+/// The owners changed while a call rang at the first one; the manager that knew dies.
+#[tokio::test]
+async fn a_new_manager_forgets_no_earlier_owner() {
+    let mut world = World::new("earlier");
+    world.rounds(6, 20).await;
+    let table = |world: &World| {
+        let nodes = world.nodes.lock();
+        nodes[&InstanceId::balancer(1)].membership.clone().expect("a table")
+    };
+    let first = table(&world).generation;
+    world.change(InstanceId::proxy(1), |node| {
+        (node.transactions, node.oldest_stamp) = (1, Some(first.into()));
+    });
+    world.rounds(8, 100).await;
+    let before = table(&world);
+    assert_eq!(before.earlier.first().map(|set| set.ended_with), Some(first), "{before:?}");
+    for _ in 0..4 {
+        world.restart_manager();
+        world.rounds(3, 100).await;
+        let after = table(&world);
+        assert!(after.earlier.starts_with(&before.earlier), "{after:?}");
+    }
+    world.change(InstanceId::proxy(1), |node| {
+        (node.transactions, node.oldest_stamp) = (0, None);
+    });
+    world.rounds(4, 100).await;
+    assert!(table(&world).earlier.is_empty());
+}
+
 /// The journal's numbers go on, and the new manager says that it is new.
 #[tokio::test]
 async fn the_journal_goes_on_over_restarts() {

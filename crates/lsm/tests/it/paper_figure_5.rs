@@ -63,6 +63,7 @@ impl Simulation {
                     workers: vec![(0, machine.addresses.sip)],
                     generation: node.membership.as_ref().map(|have| (have.generation, have.digest)),
                     server_transactions: u64::from(lingers),
+                    oldest_stamp: None,
                     streams_open: 0,
                     last_sip_activity_ms: self.now_ms,
                     load: CallRate::ZERO,
@@ -100,6 +101,7 @@ impl Simulation {
             rows: 1 << 8,
             fence: 1,
             is_dry_run: false,
+            held: None,
             memory: &self.memory,
         });
         self.memory = plan.memory.clone();

@@ -49,6 +49,7 @@ pub(crate) struct FakeNode {
     pub(crate) is_silent: bool,
     pub(crate) is_draining: bool,
     pub(crate) transactions: u64,
+    pub(crate) oldest_stamp: Option<Generation>,
     pub(crate) membership: Option<Membership>,
     /// Thousandths of calls.
     calls: u64,
@@ -205,6 +206,7 @@ impl FakeNode {
             calls_total: self.calls / 1_000,
             calls_to_members: self.calls_to.iter().map(calls_to).collect(),
             server_transactions: self.transactions,
+            oldest_stamp: self.oldest_stamp,
             last_sip_activity_ms: self.last_sip_ms,
             ..NodeStatus::started(instance, incarnation, sip)
         }

@@ -1,5 +1,6 @@
 //! The proxy with real sockets, and phones that speak to it directly.
 
+mod handover;
 mod phone;
 mod transport;
 
@@ -36,13 +37,12 @@ fn start_with(ip: &str, bob: Binding, adapt: impl FnOnce(&mut Config)) -> (Runni
     let aor = Aor::new(b"bob", DOMAIN.as_bytes());
     let upserts = vec![bob];
     filler.ask(Query::Write { aor, upserts, now: UnixMillis(1) }).expect("a binding");
-    let secret = [7; 32];
     let mut config = Config {
         instance: InstanceId { tier: Tier::Proxy, slot: 1 },
         incarnation: Incarnation(1),
         listen,
         workers: 1,
-        keys: FleetKeys { keys: vec![FleetKey { id: 1, secret }], signing: 1 },
+        keys: keys(),
         domains: vec![DOMAIN.to_owned()],
         service_names: Vec::new(),
         trusted_trunks: Vec::new(),
@@ -62,6 +62,10 @@ fn start_with(ip: &str, bob: Binding, adapt: impl FnOnce(&mut Config)) -> (Runni
         Ok(handle)
     });
     (proxy::start(config, open).expect("a proxy"), listen)
+}
+
+fn keys() -> FleetKeys {
+    FleetKeys { keys: vec![FleetKey { id: 1, secret: [7; 32] }], signing: 1 }
 }
 
 fn direct_binding(at: SocketAddr) -> Binding {

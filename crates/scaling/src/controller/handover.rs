@@ -65,6 +65,12 @@ impl Step<'_> {
         }
     }
 
+    /// Whether calls are given to this proxy in the last generation.
+    pub(super) fn is_owner(&self, proxy: InstanceId) -> bool {
+        let owners = self.memory.membership.iter().flat_map(|membership| &membership.proxies);
+        owners.into_iter().any(|member| member.instance == proxy)
+    }
+
     /// Whether the last generation names this proxy as an earlier owner.
     fn is_named(&self, proxy: InstanceId) -> bool {
         let sets = self.memory.membership.iter().flat_map(|membership| &membership.earlier);
@@ -94,7 +100,7 @@ impl Step<'_> {
         now.is_some_and(|node| node.oldest_stamp.is_none_or(|oldest| oldest > end))
     }
 
-    fn all_balancers_are_beyond(&self, end: GenerationNumber) -> bool {
+    pub(super) fn all_balancers_are_beyond(&self, end: GenerationNumber) -> bool {
         let next = GenerationNumber { counter: end.counter.saturating_add(1), ..end };
         self.of_tier(Tier::LoadBalancer).filter(|one| !self.is_gone(one)).all(|one| {
             match one.node.known().or(one.last.as_ref()) {

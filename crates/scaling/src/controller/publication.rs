@@ -176,6 +176,14 @@ impl Step<'_> {
         if membership.proxies.iter().any(|member| member.instance == proxy) {
             return false;
         }
+        // The last generation in which it owned any: later ones need not be everywhere yet.
+        let mut sets = membership.earlier.iter().rev();
+        let owned = |set: &&fleet::EarlierSet| {
+            set.proxies.iter().any(|member| member.instance == proxy)
+        };
+        if let Some(set) = sets.find(owned) {
+            return self.all_balancers_are_beyond(set.ended_with);
+        }
         self.of_tier(Tier::LoadBalancer)
             .filter(|one| self.state(one.instance) != Some(InstanceState::Failed))
             // One that this manager never heard of has no table yet, or is about to be heard.

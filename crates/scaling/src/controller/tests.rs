@@ -10,6 +10,8 @@ use super::*;
 use crate::policy::{PAPER, ScalingPolicy};
 use crate::view::{MachineState, NodeView, Timing};
 
+mod handover;
+
 const ROUND_MS: u64 = 5_000;
 
 /// Machines that boot in one round, and a load that the proxies share evenly.
@@ -143,9 +145,13 @@ impl World {
         self.acts.push(match &action {
             Action::Create { instance, cause } => format!("create {instance}: {cause}"),
             Action::Publish { membership, to } => {
-                let owners: Vec<String> =
-                    membership.proxies.iter().map(|member| member.instance.to_string()).collect();
-                format!("publish {} to {}: {}", membership.generation, to.len(), owners.join(" "))
+                let mut text = format!("publish {} to {}:", membership.generation, to.len());
+                text.push_str(&names(&membership.proxies));
+                for set in &membership.earlier {
+                    text.push_str(if set.is_settled { ", settled" } else { ", first" });
+                    text.push_str(&names(&set.proxies));
+                }
+                text
             }
             Action::Names { balancers } => format!("names: {}", balancers.len()),
             Action::Drain { instance } => format!("drain {instance}"),
@@ -196,6 +202,10 @@ impl World {
             table.proxies.iter().map(|member| member.instance.slot).collect()
         })
     }
+}
+
+fn names(members: &[fleet::Member]) -> String {
+    members.iter().map(|member| format!(" {}", member.instance)).collect()
 }
 
 impl Node {
@@ -260,14 +270,16 @@ fn a_proxy_leaves_the_table_before_it_leaves_the_fleet() {
     world.proxies.instances_min = 1;
     world.node(InstanceId::proxy(2)).transactions = 3;
     world.rounds(10, 10);
-    assert_eq!(world.acts, ["publish 1.2 to 3: proxy-1", "drain proxy-2"]);
+    let publication = "publish 1.2 to 3: proxy-1, first proxy-1 proxy-2";
+    assert_eq!(world.acts[..2], [publication, "drain proxy-2"]);
     world.node(InstanceId::proxy(2)).transactions = 0;
-    world.rounds(2, 10);
+    world.rounds(4, 10);
     let expected = [
-        "publish 1.2 to 3: proxy-1",
+        publication,
         "drain proxy-2",
+        "publish 1.3 to 3: proxy-1",
         "terminate proxy-2: empty",
-        "publish 1.3 to 2: proxy-1",
+        "publish 1.4 to 2: proxy-1",
     ];
     assert_eq!(world.acts, expected);
 }
@@ -389,11 +401,13 @@ fn a_drain_by_the_operator_waits_for_the_replacement() {
     assert_eq!(world.owners(), [2]);
     let expected = [
         "create proxy-2: makes up the number",
-        "publish 1.2 to 3: proxy-1 proxy-2",
-        "publish 1.3 to 3: proxy-2",
+        "publish 1.2 to 3: proxy-1 proxy-2, first proxy-1",
+        "publish 1.3 to 3: proxy-2, first proxy-1, first proxy-1 proxy-2",
+        "publish 1.4 to 3: proxy-2, first proxy-1 proxy-2",
         "drain proxy-1",
+        "publish 1.5 to 3: proxy-2",
         "terminate proxy-1: empty",
-        "publish 1.4 to 2: proxy-2",
+        "publish 1.6 to 2: proxy-2",
     ];
     assert_eq!(world.acts, expected);
 }
@@ -473,6 +487,8 @@ fn no_order_of_events_breaks_the_promises() {
                 node.is_dead |= is_dead;
                 node.is_silent = next(6) == 0;
                 node.transactions = next(3);
+                let now = node.membership.as_ref().map(|have| have.generation);
+                node.oldest_stamp = now.filter(|_| node.transactions > 0);
             }
             if next(15) == 0 {
                 world.memory = Memory::default();
@@ -488,10 +504,17 @@ fn no_order_of_events_breaks_the_promises() {
                 let node = before.get(instance).expect("it existed");
                 assert!(node.transactions == 0 && !node.is_silent, "seed {seed}: {instance}");
                 assert!(!world.owners().contains(&instance.slot) || instance.tier != Tier::Proxy);
+                let is_named = |table: &Membership| {
+                    let mut sets = table.earlier.iter().flat_map(|set| &set.proxies);
+                    sets.any(|member| member.instance == *instance)
+                };
+                let balancer = before.get(&InstanceId::balancer(1)).expect("the only one");
+                let table = balancer.membership.as_ref().filter(|_| !balancer.is_dead);
+                assert!(!table.is_some_and(is_named), "seed {seed}: {instance}");
             }
         }
         for node in world.nodes.values_mut() {
-            (node.is_silent, node.transactions) = (false, 0);
+            (node.is_silent, node.transactions, node.oldest_stamp) = (false, 0, None);
         }
         world.rounds(80, 10);
         assert_eq!(world.nodes.len(), 2, "seed {seed}: {:?}", world.acts);
