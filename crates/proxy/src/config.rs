@@ -30,6 +30,8 @@ pub struct Config {
     pub trusted_trunks: Vec<TrustedTrunk>,
     /// Whether callers of foreign domains may reach registered users.
     pub foreign_callers: ForeignCallers,
+    /// Methods that are challenged inside a dialog.
+    pub dialog_methods: Vec<String>,
     pub digest: DigestPolicy,
     pub registrar: RegistrarPolicy,
     /// T1, T2, T4 (RFC 3261 appendix A).

@@ -359,11 +359,15 @@ impl Worker {
         }
     }
 
-    /// Drops a context and every way to find it. Its transactions end by themselves.
+    /// Drops a context and every way to find it. Its transactions end by themselves, but for that of
+    /// a request which nobody may answer any more.
     pub(crate) fn forget(&mut self, id: ContextId) {
         let Some(context) = self.contexts.remove(id) else { return };
         if let Some(server) = context.server {
             self.servers.remove(&server);
+            if context.fork.as_ref().is_some_and(|fork| fork.responses.is_silent()) {
+                self.layer.server_abandon(server);
+            }
         }
         if let Some(twin) = crate::call::twin_key(&context.request.view())
             && self.twins.get(&twin) == Some(&id)

@@ -43,14 +43,16 @@ pub(crate) fn write(
     routes
 }
 
-/// The host that clients send in-dialog requests to: the service's name if the request reached us
-/// by it, otherwise the address of the balancer that brought it.
+/// The host that clients send in-dialog requests to: the service's name if the client's route says
+/// that it found us by it, otherwise the address of the balancer that brought the request. A name in
+/// the Request-URI proves nothing: behind an outbound proxy's address it may never be resolved.
 fn tier_host(world: &World, request: &Message<'_>, context: &Context) -> Vec<u8> {
-    if let Ok(asked) = request.uri()
-        && asked.port().is_none()
-        && world.names.is_service_name(asked.host())
+    let top = request.routes().next().and_then(Result::ok);
+    if let Some(uri) = top.and_then(|route| route.address.uri().ok())
+        && uri.port().is_none()
+        && world.names.is_service_name(uri.host())
     {
-        return asked.host().to_vec();
+        return uri.host().to_vec();
     }
     let carrier = context.arrival.carrier.as_ref();
     let address = carrier.map_or(world.address, |carrier| carrier.advertised);

@@ -60,6 +60,7 @@ impl World {
             names: &self.names,
             trusted_trunks: &self.config.trusted_trunks,
             foreign_callers: self.config.foreign_callers,
+            dialog_methods: &self.config.dialog_methods,
         }
     }
 

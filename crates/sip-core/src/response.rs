@@ -56,7 +56,8 @@ pub enum Action<H> {
     RespondLocally(StatusCode),
     /// Give up this branch's client transaction; nobody waits for it any more.
     Abandon(usize),
-    /// Every branch has ended. Comes once; a 2xx to an INVITE may still follow and be forwarded.
+    /// Every branch has ended, and so has the time in which a request that nobody answers may come
+    /// again. Comes once; a 2xx to an INVITE may still follow and be forwarded.
     Done,
 }
 
@@ -85,6 +86,8 @@ pub struct ResponseContext<H> {
     /// The client has cancelled.
     is_cancelled: bool,
     is_answered: bool,
+    /// Nobody is told anything (RFC 4320 §4). Repetitions of the request still come until then.
+    silent_until: Option<Instant>,
     is_done: bool,
 }
 
@@ -164,6 +167,7 @@ impl<H> ResponseContext<H> {
             is_stopping: false,
             is_cancelled: false,
             is_answered: false,
+            silent_until: None,
             is_done: false,
         };
         context.advance(now, out);
@@ -393,7 +397,13 @@ impl<H> ResponseContext<H> {
 
     /// When to call [`Self::handle_timeout`]; `None` while only events can move us.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.branches.iter().filter_map(|branch| branch.state.deadline()).min()
+        let silent = self.silent_until.filter(|_| !self.is_done);
+        self.branches.iter().filter_map(|branch| branch.state.deadline()).chain(silent).min()
+    }
+
+    /// Whether it came to its end without an answer: nobody else will end the server transaction.
+    pub fn is_silent(&self) -> bool {
+        self.silent_until.is_some()
     }
 
     /// Whether a final response has gone upstream.
@@ -459,7 +469,13 @@ impl<H> ResponseContext<H> {
             return;
         }
         if !self.is_answered {
-            self.answer(now, out);
+            self.is_answered = true;
+            if !self.answer(now, out) {
+                self.silent_until = Some(self.started + self.timers.timer_f);
+            }
+        }
+        if self.silent_until.is_some_and(|until| now < until) {
+            return;
         }
         self.is_done = true;
         out.push(Action::Done);

@@ -2,6 +2,7 @@
 
 mod handover;
 mod phone;
+mod silence;
 mod transport;
 
 use std::net::SocketAddr;
@@ -47,6 +48,7 @@ fn start_with(ip: &str, bob: Binding, adapt: impl FnOnce(&mut Config)) -> (Runni
         service_names: Vec::new(),
         trusted_trunks: Vec::new(),
         foreign_callers: Default::default(),
+        dialog_methods: vec!["INVITE".to_owned(), "BYE".to_owned()],
         digest: Default::default(),
         registrar: Default::default(),
         timing: sip_transaction::Timing::RFC_3261,

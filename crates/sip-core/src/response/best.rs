@@ -7,13 +7,14 @@ use sip_message::StatusCode;
 use super::{Action, ContextKind, Outcome, ResponseContext, State, is_global};
 
 impl<H> ResponseContext<H> {
-    /// Sends the best of the final responses upstream, or what stands for it.
-    pub(super) fn answer(&mut self, now: Instant, out: &mut Vec<Action<H>>) {
-        self.is_answered = true;
+    /// Sends the best of the final responses upstream, or what stands for it; `false` if nothing
+    /// may be said.
+    pub(super) fn answer(&mut self, now: Instant, out: &mut Vec<Action<H>>) -> bool {
+        let before = out.len();
         let is_invite = self.kind == ContextKind::Invite;
         if !is_invite && now >= self.started + self.timers.timer_f {
             // RFC 4320 §4.2: the client has timed out; what comes now would only confuse.
-            return;
+            return false;
         }
         let statuses = self.branches.iter().enumerate().filter_map(|(place, branch)| {
             let State::Ended(outcome) = &branch.state else { return None };
@@ -56,6 +57,7 @@ impl<H> ResponseContext<H> {
             }
             Some((_, Outcome::Nothing)) | None => {}
         }
+        out.len() > before
     }
 
     /// The other branches' 401 and 407 (RFC 3261 §16.7 step 7).

@@ -303,10 +303,21 @@ fn silence_is_408_for_an_invite_and_silence_for_the_rest() {
 
     let mut other = Bench::new(ContextKind::NonInvite, &[(0, 0, false)]);
     other.actions();
+    other.wait(32);
     assert_eq!(other.failure(0, BranchFailure::TimedOut), [Action::Done]);
-    let mut other = Bench::new(ContextKind::NonInvite, &[(0, 0, false)]);
-    other.actions();
-    assert_eq!(other.response(0, 408, "408"), [Action::Done], "nor from others");
+    assert!(other.context.is_silent());
+}
+
+/// Somebody says 408 early. The client hears nothing and repeats its request until Timer F: it must
+/// find its transaction until then, and nobody may keep it longer.
+#[test]
+fn a_request_that_stays_unanswered_is_kept_for_its_repetitions() {
+    let mut bench = Bench::new(ContextKind::NonInvite, &[(0, 0, false)]);
+    bench.actions();
+    assert_eq!(bench.response(0, 408, "408"), []);
+    assert!(!bench.context.is_done());
+    assert_eq!(bench.timeout_at(32), [Action::Done]);
+    assert_eq!((bench.context.is_silent(), bench.context.poll_timeout()), (true, None));
 }
 
 #[test]
@@ -380,6 +391,10 @@ fn any_order_of_events_gives_one_answer_and_one_end() {
                     bench.context.handle_response(bench.now, branch, status, handle, out);
                 }
             }
+        }
+        if bench.context.is_silent() {
+            bench.wait(32);
+            bench.context.handle_timeout(bench.now, &mut bench.out);
         }
         let is_over = !bench.context.branches.iter().any(|branch| branch.state.is_active());
         for action in bench.actions() {

@@ -1,0 +1,40 @@
+//! Requests that nobody answers: what they leave behind.
+
+use std::time::{Duration, Instant};
+
+use sip_transaction::Timing;
+
+use super::phone::Phone;
+use super::{direct_binding, start_with};
+
+/// Nobody may be told 408 for anything but an INVITE (RFC 4320 §4.1), so no answer of ours ends the
+/// server transaction. It must end all the same, or a phone that is switched off fills the table.
+#[test]
+fn a_request_that_nobody_answers_leaves_nothing_behind() {
+    let callee = Phone::at("127.31.7.2:5060");
+    let mut caller = Phone::at("127.31.7.3:5060");
+    let short = Duration::from_millis(5);
+    let timing = Timing { t1: short, t2: short * 4, t4: short * 5 };
+    let (proxy, address) =
+        start_with("127.31.7.1", direct_binding(callee.address()), |it| it.timing = timing);
+
+    let uri = "sip:bob@example.com";
+    caller.send(address, &caller.request("MESSAGE", uri, "example.com"));
+    let challenge = caller.expect("407");
+    let credentials = caller.credentials(&challenge, "MESSAGE", uri);
+    let again = caller.request("MESSAGE", uri, "example.com").replace("CSeq: 1", "CSeq: 2");
+    let again = again.replace("Content-Length", &format!("{credentials}\r\nContent-Length"));
+    caller.send(address, &again);
+
+    let counted = || proxy.handle().status().server_transactions;
+    let start = Instant::now();
+    while counted() == 0 {
+        assert!(start.elapsed() < Duration::from_secs(5), "it is in the table for a while");
+        std::thread::yield_now();
+    }
+    while counted() > 0 {
+        assert!(start.elapsed() < Duration::from_secs(5), "it stays for ever");
+        std::thread::yield_now();
+    }
+    proxy.stop();
+}

@@ -1,0 +1,13 @@
+//! The whole cloud as clients and operators see it: the binary on a loopback network of each test's
+//! own, phones and load that call through it, machines that come, go and are killed.
+
+mod call;
+mod cloud;
+mod dns;
+mod load;
+mod manager;
+mod phone;
+mod registration;
+mod scale;
+mod sip;
+mod torture;

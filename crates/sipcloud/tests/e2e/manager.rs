@@ -1,0 +1,175 @@
+//! What dies and what stays: manager, proxies, secrets.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fleet::Tier;
+use node_api::wire::EventKind;
+
+use crate::call::connect;
+use crate::cloud::{DOMAIN, Data, PASSWORD, PATIENCE, eventually, instances, kill, pids, tier};
+use crate::load::{self, CALLERS};
+use crate::phone::Phone;
+
+/// Goal: calls do not notice that the manager is killed, twice; the next one adopts every machine,
+/// makes none twice and forgets none.
+#[test]
+fn a_killed_manager_is_replaced_by_one_that_adopts_the_fleet() {
+    let data = Data::claim(152).with_users(&CALLERS);
+    let cloud = data.up("--balancers 2..2 --proxies 2..2", "");
+    let _callees = load::direct_callees(&cloud);
+    let before = cloud.fleet();
+    let targets = vec![cloud.balancer(1), cloud.balancer(2)];
+    let running = load::start(load::figure_4(&cloud, targets, &["trunk"], "25@8s"));
+    let mut old = before.manager.pid;
+    for _ in 0..2 {
+        kill("KILL", old);
+        let after = cloud.wait("a new manager", PATIENCE, |fleet| {
+            let answering = fleet.instances.iter().filter(|it| it.answers);
+            fleet.manager.pid != old && answering.count() == before.instances.len()
+        });
+        assert_eq!(pids(&after), pids(&before));
+        old = after.manager.pid;
+    }
+    load::assert_no_call_failed(&running.join().expect("the callers"));
+    assert_eq!(pids(&cloud.fleet()), pids(&before));
+    let made = cloud
+        .events()
+        .into_iter()
+        .filter(|event| event.kind == EventKind::Act && event.text.starts_with("created"));
+    assert_eq!(made.count(), 4, "two balancers and two proxies were made, once");
+}
+
+/// Goal: a proxy that is killed is replaced, calls that it had set up go on and can be hung up by
+/// either side, and new calls work.
+///
+/// Method: calls held over two proxies; both are killed, one after the other.
+#[test]
+fn a_killed_proxy_is_replaced_and_its_calls_go_on() {
+    let data = Data::claim(153).with_users(&["alice", "bob"]);
+    let cloud = data.up("--proxies 2..2", "");
+    let at = cloud.balancer(1);
+    let mut alice = Phone::udp("alice", data.address(32, 1, 0));
+    let mut bob = Phone::udp("bob", data.address(32, 2, 0));
+    assert_eq!(bob.register(at, 600).status(), Some(200));
+    let mut calls = Vec::new();
+    for _ in 0..8 {
+        let call = alice.dial(at, "bob");
+        let ringing = bob.ring();
+        calls.push(connect(&mut alice, &mut bob, &call, &ringing, at));
+    }
+    let before = cloud.fleet();
+    for proxy in instances(&before, Tier::Proxy) {
+        kill("KILL", proxy.pid.expect("a process"));
+        cloud.wait("a replacement", PATIENCE, |fleet| {
+            let now = instances(fleet, Tier::Proxy);
+            let is_gone = now.iter().all(|it| it.pid != proxy.pid);
+            is_gone && now.len() == 2 && tier(fleet, Tier::Proxy).in_service == 2
+        });
+    }
+    for (number, (mut ours, mut theirs)) in calls.into_iter().enumerate() {
+        if number % 2 == 0 {
+            alice.hang_up(&mut ours, at, &mut bob);
+        } else {
+            bob.hang_up(&mut theirs, at, &mut alice);
+        }
+    }
+    for _ in 0..4 {
+        let call = alice.dial(at, "bob");
+        let ringing = bob.ring();
+        let (mut ours, _) = connect(&mut alice, &mut bob, &call, &ringing, at);
+        alice.hang_up(&mut ours, at, &mut bob);
+    }
+}
+
+/// An operator drains a proxy: another one takes its place, and it ends by itself.
+#[test]
+fn a_drained_proxy_is_replaced_and_ends() {
+    let data = Data::claim(154).with_users(&CALLERS);
+    let cloud = data.up("--proxies 2..3", "timers.t1_ms = 100");
+    let _callees = load::direct_callees(&cloud);
+    let before = cloud.fleet();
+    let drained = instances(&before, Tier::Proxy)[0].pid;
+    let plan = load::figure_4(&cloud, vec![cloud.balancer(1)], &["trunk"], "25@6s");
+    let running = load::start(plan);
+    data.good("drain proxy-1", "");
+    cloud.wait("a replacement", Duration::from_secs(30), |fleet| {
+        let others = instances(fleet, Tier::Proxy).iter().all(|it| it.pid != drained);
+        others && tier(fleet, Tier::Proxy).in_service == 2
+    });
+    load::assert_no_call_failed(&running.join().expect("the callers"));
+}
+
+#[test]
+fn nobody_is_let_in_without_the_token_and_secrets_are_their_owners_alone() {
+    let data = Data::claim(155);
+    let cloud = data.up("", "");
+    let fleet = cloud.fleet();
+    let mut doors: Vec<(SocketAddr, &str)> = vec![(data.address(10, 250, 8060), "/v1/fleet")];
+    doors.extend(fleet.instances.iter().map(|it| (it.control, "/v1/status")));
+    assert_eq!(doors.len(), 3);
+    for (address, path) in doors {
+        for path in [path, "/metrics", "/live", "/ready"] {
+            for token in ["", "Authorization: Bearer 0123\r\n", "Authorization: Basic eDp5\r\n"] {
+                let answer = get(address, path, token);
+                assert!(answer.starts_with("HTTP/1.1 401 "), "{address}{path}: {answer}");
+            }
+        }
+    }
+    for file in files_below(data.path()) {
+        let mode = std::fs::metadata(&file).expect("there").permissions().mode();
+        let text = std::fs::read(&file).unwrap_or_default();
+        let is_secret = ["token", "secret"]
+            .iter()
+            .any(|word| text.windows(word.len()).any(|it| it == word.as_bytes()));
+        assert!(!is_secret || mode & 0o077 == 0, "{} has mode {mode:o}", file.display());
+    }
+    let mode = std::fs::metadata(data.path()).expect("there").permissions().mode();
+    assert_eq!(mode & 0o077, 0, "the data directory is its owner's alone");
+}
+
+fn get(address: SocketAddr, path: &str, field: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("somebody listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{field}\r\n");
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("a folder").flatten();
+    let below = |path: PathBuf| if path.is_dir() { files_below(&path) } else { vec![path] };
+    entries.flat_map(|entry| below(entry.path())).collect()
+}
+
+/// A store in memory lives in a folder outside the data directory; that goes with the cloud too.
+#[test]
+fn a_store_in_memory_serves_calls_and_goes_with_the_cloud() {
+    let data = Data::claim(156);
+    let cloud = data.up("--store memory", "");
+    let at = cloud.balancer(1);
+    let data = cloud.data;
+    for user in ["alice", "bob"] {
+        data.good(&format!("user add {user}@{DOMAIN}"), PASSWORD);
+    }
+    let mut alice = Phone::udp("alice", data.address(32, 1, 0));
+    let mut bob = Phone::udp("bob", data.address(32, 2, 0));
+    assert_eq!(bob.register(at, 600).status(), Some(200));
+    let call = alice.dial(at, "bob");
+    let ringing = bob.ring();
+    let (mut ours, _) = connect(&mut alice, &mut bob, &call, &ringing, at);
+    alice.hang_up(&mut ours, at, &mut bob);
+    let name = data.path().file_name().expect("a name").to_string_lossy().into_owned();
+    cloud.stop();
+    let is_gone = || {
+        let mut left = std::fs::read_dir("/dev/shm").expect("listed").flatten();
+        let is_ours = |it: std::fs::DirEntry| it.file_name().to_string_lossy().contains(&name);
+        (!left.any(is_ours)).then_some(())
+    };
+    assert_eq!(eventually(Duration::from_secs(1), is_gone), Some(()));
+}
