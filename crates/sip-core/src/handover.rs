@@ -70,7 +70,7 @@ impl Way {
 
     /// Where the request goes from the balancer. Unspecified if there is no stop.
     pub fn first(&self) -> SocketAddr {
-        self.stops().next().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)))
+        self.stops().next().unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)))
     }
 
     /// No more octets than this are written.

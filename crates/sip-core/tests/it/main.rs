@@ -2,4 +2,5 @@
 
 mod call;
 mod damage;
+mod owners;
 mod world;
