@@ -76,6 +76,8 @@ pub struct IdentityPolicy<'a> {
     pub names: &'a LocalNames,
     pub trusted_trunks: &'a [TrustedTrunk],
     pub foreign_callers: ForeignCallers,
+    /// Methods that are challenged inside a dialog; ACK and CANCEL never are.
+    pub dialog_methods: &'a [String],
 }
 
 /// What becomes of a request before its target is looked for.
@@ -152,7 +154,10 @@ fn in_dialog(
     dialog: &InDialog,
     source: SocketAddr,
 ) -> Verdict {
-    if !matches!(method, Some(Method::Invite | Method::Bye)) {
+    let is_named = |method: Method<'_>| {
+        policy.dialog_methods.iter().any(|name| name.as_bytes() == method.as_bytes())
+    };
+    if !method.is_some_and(is_named) {
         return Verdict::NotChallenged;
     }
     let side = dialog.sending_side();

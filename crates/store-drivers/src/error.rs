@@ -18,6 +18,17 @@ pub enum OpenError {
     #[error("{path}: {source}")]
     File { path: PathBuf, source: io::Error },
 
+    /// The cluster answers, but not as it should.
+    #[error("Cassandra: {detail}")]
+    Cluster { detail: String },
+
+    #[error("keyspace {keyspace} {detail}: run `sipcloud store init`")]
+    NoKeyspace { keyspace: String, detail: String },
+
+    /// No node answers; the driver tries again by itself.
+    #[error("Cassandra: {detail}")]
+    ClusterAway { detail: String },
+
     /// The file is locked or was away for a moment; the driver tries again by itself.
     #[error("{path}: {detail}")]
     Busy { path: PathBuf, detail: String },
@@ -27,6 +38,6 @@ impl OpenError {
     /// Whether the same attempt may succeed a little later.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Busy { .. })
+        matches!(self, Self::Busy { .. } | Self::ClusterAway { .. })
     }
 }

@@ -16,10 +16,14 @@
 //!
 //! `sqlite` (the handle) → `sqlite/lane` (the threads) → `sqlite/statements` (the queries) →
 //! `sqlite/file` and `sqlite/schema.sql` (the file) → `temporary` (the same file in memory) →
+//! `cassandra` (the handle) → `cassandra/engine` (its thread) → `cassandra/statements` and
+//! `cassandra/schema.cql` (the queries, the tables) → `credential_cache` (before any of them) →
 //! `admin` (for the command line).
 
 pub mod admin;
+pub mod cassandra;
 mod clock;
+pub mod credential_cache;
 mod error;
 pub mod sqlite;
 pub mod temporary;
@@ -28,6 +32,8 @@ use std::path::PathBuf;
 
 use store::{Completion, MemoryStore, Query, Store, StoreCounters, StoreHealth, Ticket, Wake};
 
+pub use cassandra::{CassandraOptions, CassandraStore};
+pub use credential_cache::{CacheOptions, CredentialCache};
 pub use error::OpenError;
 pub use sqlite::{SqliteOptions, SqliteStore};
 pub use temporary::TemporaryFolder;
@@ -39,6 +45,8 @@ pub enum StoreLocation {
     InProcess,
     /// One SQLite file that any number of processes of this machine share.
     Sqlite { path: PathBuf, options: SqliteOptions },
+    /// A keyspace of a Cassandra cluster that any number of machines share.
+    Cassandra(CassandraOptions),
 }
 
 impl StoreLocation {
@@ -62,6 +70,9 @@ pub fn open(location: &StoreLocation, wake: Wake) -> Result<Driver, OpenError> {
         StoreLocation::Sqlite { path, options } => {
             Driver::Sqlite(SqliteStore::open(path, wake, options.clone())?)
         }
+        StoreLocation::Cassandra(options) => {
+            Driver::Cassandra(CassandraStore::open(options.clone(), wake)?)
+        }
     })
 }
 
@@ -69,6 +80,7 @@ pub fn open(location: &StoreLocation, wake: Wake) -> Result<Driver, OpenError> {
 pub enum Driver {
     Memory(MemoryStore),
     Sqlite(SqliteStore),
+    Cassandra(CassandraStore),
 }
 
 impl Store for Driver {
@@ -76,6 +88,7 @@ impl Store for Driver {
         match self {
             Self::Memory(store) => store.submit(ticket, query),
             Self::Sqlite(store) => store.submit(ticket, query),
+            Self::Cassandra(store) => store.submit(ticket, query),
         }
     }
 
@@ -83,6 +96,7 @@ impl Store for Driver {
         match self {
             Self::Memory(store) => store.poll_completion(),
             Self::Sqlite(store) => store.poll_completion(),
+            Self::Cassandra(store) => store.poll_completion(),
         }
     }
 
@@ -90,6 +104,7 @@ impl Store for Driver {
         match self {
             Self::Memory(store) => store.health(),
             Self::Sqlite(store) => store.health(),
+            Self::Cassandra(store) => store.health(),
         }
     }
 
@@ -97,6 +112,7 @@ impl Store for Driver {
         match self {
             Self::Memory(store) => store.counters(),
             Self::Sqlite(store) => store.counters(),
+            Self::Cassandra(store) => store.counters(),
         }
     }
 
@@ -104,6 +120,7 @@ impl Store for Driver {
         match self {
             Self::Memory(store) => store.close(),
             Self::Sqlite(store) => store.close(),
+            Self::Cassandra(store) => store.close(),
         }
     }
 }

@@ -71,6 +71,10 @@ pub struct StoreCounters {
     pub batches: u64,
     /// Rows removed because they had been expired for a day.
     pub rows_swept: u64,
+    /// Credential queries answered from the cache, and those that joined one in flight. They are
+    /// not among `queries`.
+    pub cache_hits: u64,
+    pub joined: u64,
     /// Queries submitted and not yet answered.
     pub in_flight: u64,
     /// From submission to completion.

@@ -220,8 +220,9 @@ pub struct Digest {
     /// Offered in this order: `MD5`, `SHA-256`, `SHA-512-256`.
     pub algorithms: Vec<String>,
     pub nonce_lifetime_s: u32,
-    /// Methods that are challenged.
-    pub methods: Vec<String>,
+    /// Methods that are challenged inside a dialog; outside one every request of a served domain
+    /// is, and ACK and CANCEL never are.
+    pub dialog_methods: Vec<String>,
 }
 
 impl Default for Digest {
@@ -229,7 +230,7 @@ impl Default for Digest {
         Self {
             algorithms: vec!["MD5".to_owned()],
             nonce_lifetime_s: 300,
-            methods: ["REGISTER", "INVITE", "BYE"].map(str::to_owned).to_vec(),
+            dialog_methods: ["INVITE", "BYE"].map(str::to_owned).to_vec(),
         }
     }
 }

@@ -23,7 +23,12 @@ fn decided_after(
 ) -> Verdict {
     let names = names();
     let trunk: TrustedTrunk = "203.0.113.0/28".parse().expect("a network");
-    let policy = IdentityPolicy { names: &names, trusted_trunks: &[trunk], foreign_callers };
+    let policy = IdentityPolicy {
+        names: &names,
+        trusted_trunks: &[trunk],
+        foreign_callers,
+        dialog_methods: &["INVITE".to_owned(), "BYE".to_owned(), "REFER".to_owned()],
+    };
     let ring = crate::golden::ring();
     with(&request(start, fields), |request| {
         let mut routed = crate::route::preprocess(request, &ring, &names).expect("routable");
@@ -143,6 +148,7 @@ fn in_a_dialog_the_credentials_must_be_the_sides() {
         ("BYE",     side(Some("bob"), flow),          Verdict::Challenge(bob())),
         ("INVITE",  side(Some("bob"), flow),          Verdict::Challenge(bob())),
         ("UPDATE",  side(Some("bob"), flow),          Verdict::NotChallenged),
+        ("REFER",   side(Some("bob"), flow),          Verdict::Challenge(bob())), // named by the operator
         ("MESSAGE", side(Some("bob"), flow),          Verdict::NotChallenged),
         ("BYE",     side(Some("bob"), Reach::Direct), direct()),
         ("BYE",     side(None, flow),                 Verdict::NotChallenged),

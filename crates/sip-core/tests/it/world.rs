@@ -153,10 +153,12 @@ impl World {
         source: &Flow,
     ) -> Result<Result<Option<Aor>, OwnedMessage>, Reject> {
         let names = self.names.clone();
+        let dialog_methods = ["INVITE", "BYE"].map(str::to_owned);
         let policy = IdentityPolicy {
             names: &names,
             trusted_trunks: &[],
             foreign_callers: ForeignCallers::Challenged,
+            dialog_methods: &dialog_methods,
         };
         let demand = match identity::decide(&policy, request, routed, source.remote) {
             Identity::NotChallenged => return Ok(Ok(None)),

@@ -112,7 +112,7 @@ impl Data {
                 said.send(serde_json::from_str(&line).expect("a line of JSON")).ok();
             }
         });
-        let cloud = Cloud { data: self, child, lines };
+        let cloud = Cloud { data: self, child, lines, is_crashed: false };
         cloud.next("ready");
         cloud
     }
@@ -133,6 +133,7 @@ pub(crate) struct Cloud<'a> {
     pub(crate) data: &'a Data,
     child: Child,
     lines: Receiver<Value>,
+    is_crashed: bool,
 }
 
 impl Cloud<'_> {
@@ -186,6 +187,13 @@ impl Cloud<'_> {
         found.unwrap_or_else(|| panic!("{what} did not happen: {last:?}"))
     }
 
+    /// Kills `up` alone; manager and nodes are left behind.
+    pub(crate) fn crash(mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("waited for");
+        self.is_crashed = true;
+    }
+
     /// Ctrl-C, as at the end of every test.
     pub(crate) fn stop(self) {}
 
@@ -202,6 +210,9 @@ impl Cloud<'_> {
 
 impl Drop for Cloud<'_> {
     fn drop(&mut self) {
+        if self.is_crashed {
+            return;
+        }
         let code = self.interrupt();
         if std::thread::panicking() {
             return;

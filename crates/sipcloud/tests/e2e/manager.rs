@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use fleet::Tier;
 use node_api::wire::EventKind;
+use provider_drivers::process::ProcessIdentity;
 
 use crate::call::connect;
 use crate::cloud::{DOMAIN, Data, PASSWORD, PATIENCE, eventually, instances, kill, pids, tier};
@@ -82,6 +83,89 @@ fn a_killed_proxy_is_replaced_and_its_calls_go_on() {
         let ringing = bob.ring();
         let (mut ours, _) = connect(&mut alice, &mut bob, &call, &ringing, at);
         alice.hang_up(&mut ours, at, &mut bob);
+    }
+}
+
+/// A balancer that is killed comes back at its address: who registered through it over UDP is called
+/// as before.
+#[test]
+fn a_killed_balancer_is_replaced_at_its_address() {
+    let data = Data::claim(159).with_users(&["alice", "bob"]);
+    let cloud = data.up("--balancers 2..2", "");
+    let mut alice = Phone::udp("alice", data.address(32, 1, 0));
+    let mut bob = Phone::udp("bob", data.address(32, 2, 0));
+    assert_eq!(bob.register(cloud.balancer(2), 600).status(), Some(200));
+    let before = cloud.fleet();
+    let killed = instances(&before, Tier::LoadBalancer)[1].pid.expect("a process");
+    kill("KILL", killed);
+    let after = cloud.wait("a replacement", PATIENCE, |fleet| {
+        let now = instances(fleet, Tier::LoadBalancer);
+        now.iter().all(|it| it.pid != Some(killed))
+            && tier(fleet, Tier::LoadBalancer).in_service == 2
+    });
+    assert_eq!(after.instances.len(), before.instances.len());
+    for slot in [1, 2] {
+        let call = alice.dial(cloud.balancer(slot), "bob");
+        let ringing = bob.ring();
+        let (mut ours, _) = connect(&mut alice, &mut bob, &call, &ringing, cloud.balancer(2));
+        alice.hang_up(&mut ours, cloud.balancer(1), &mut bob);
+    }
+}
+
+/// Whatever kills `up` itself: the next one in the same directory adopts the nodes, whose calls never
+/// stopped; with another configuration it clears them away and makes its own.
+#[test]
+fn a_cloud_that_was_killed_is_taken_over_by_the_next_one() {
+    let data = Data::claim(160).with_users(&["alice", "bob"]);
+    let mut alice = Phone::udp("alice", data.address(32, 1, 0));
+    let mut bob = Phone::udp("bob", data.address(32, 2, 0));
+    let cloud = data.up("", "");
+    let at = cloud.balancer(1);
+    assert_eq!(bob.register(at, 600).status(), Some(200));
+    let before = cloud.fleet();
+    let call = alice.dial(at, "bob");
+    let ringing = bob.ring();
+    cloud.crash();
+    let (mut ours, _) = connect(&mut alice, &mut bob, &call, &ringing, at);
+
+    let cloud = data.up("", "");
+    assert_eq!(pids(&cloud.fleet()), pids(&before), "adopted");
+    alice.hang_up(&mut ours, at, &mut bob);
+    cloud.crash();
+
+    let cloud = data.up("--capacity 77", "");
+    let after = cloud.fleet();
+    assert_eq!(after.instances.len(), before.instances.len());
+    assert!(pids(&after).iter().all(|it| !pids(&before).contains(it)), "{after:?}");
+    for instance in &before.instances {
+        let process = instance.pid.and_then(ProcessIdentity::of);
+        assert_eq!(process, None, "{} is gone", instance.instance);
+    }
+    let call = alice.dial(at, "bob");
+    let ringing = bob.ring();
+    let (mut ours, _) = connect(&mut alice, &mut bob, &call, &ringing, at);
+    alice.hang_up(&mut ours, at, &mut bob);
+}
+
+/// SIGHUP: the manager reads its configuration again and acts on it; what is wrong changes nothing.
+#[test]
+fn a_manager_takes_a_new_configuration_without_a_restart() {
+    let data = Data::claim(161);
+    let cloud = data.up("--proxies 1..3", "");
+    let manager = cloud.fleet().manager.pid;
+    let file = data.path().join("running.toml");
+    let text = std::fs::read_to_string(&file).expect("written by the cloud");
+    let (others, proxies) = text.split_once("[proxies]\ninstances_min = 1\n").expect("in it");
+    for (minimum, expected) in [("-2", 1), ("2", 2)] {
+        let changed = format!("{others}[proxies]\ninstances_min = {minimum}\n{proxies}");
+        std::fs::write(&file, changed).expect("written");
+        let rounds = cloud.fleet().manager.rounds_total;
+        kill("HUP", manager);
+        let fleet = cloud.wait("the new number", PATIENCE, |fleet| {
+            let is_later = fleet.manager.rounds_total > rounds + 2;
+            is_later && tier(fleet, Tier::Proxy).in_service == expected
+        });
+        assert_eq!(fleet.manager.pid, manager, "the same manager");
     }
 }
 

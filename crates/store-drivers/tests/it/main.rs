@@ -1,6 +1,7 @@
 //! The drivers against real files: the contract, several processes, files that vanish.
 
 mod admin;
+mod cassandra;
 mod contract;
 mod files;
 mod processes;

@@ -39,6 +39,7 @@ pub(super) fn from_node(
         } else {
             ForeignCallers::Challenged
         },
+        dialog_methods: node.digest.dialog_methods.clone(),
         digest: DigestPolicy {
             algorithms: algorithms?,
             nonce_lifetime: Duration::from_secs(u64::from(node.digest.nonce_lifetime_s)),

@@ -1,0 +1,229 @@
+//! The keyspace: made, checked and moved forward. Tables are only ever added to.
+
+use scylla::client::session::Session;
+use scylla::errors::{DbError, ExecutionError, RequestAttemptError};
+use scylla::statement::{Consistency, Statement};
+
+use super::cluster;
+use super::options::{CassandraOptions, Replication, ReplicationStrategy};
+use crate::error::OpenError;
+
+/// What this program knows. It runs with every later version that says so by being additive.
+pub(super) const VERSION: i32 = 1;
+
+const SCHEMA: &str = include_str!("schema.cql");
+
+/// Stands for the keyspace in `schema.cql`.
+const PLACE: &str = "KEYSPACE";
+
+/// What an operator is told of a keyspace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyspaceReport {
+    pub keyspace: String,
+    pub version: i32,
+    /// As the cluster describes it.
+    pub replication: String,
+    pub nodes: Vec<ClusterNode>,
+}
+
+/// One node of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterNode {
+    pub address: std::net::SocketAddr,
+    pub datacenter: String,
+    pub is_up: bool,
+}
+
+/// Makes the keyspace and its tables, or what of them is missing. May be repeated, and may run
+/// while proxies do.
+///
+/// # Errors
+///
+/// A cluster that does not answer, has fewer nodes than copies are wanted, or whose keyspace is of
+/// a newer program.
+pub(super) async fn init(
+    options: &CassandraOptions,
+    replication: &Replication,
+) -> Result<KeyspaceReport, OpenError> {
+    let session = cluster::connect(options).await?;
+    let keyspace = &options.keyspace;
+    match version(&session, keyspace).await? {
+        Some(VERSION) => {}
+        Some(found) if found > VERSION => return Err(newer(keyspace, found)),
+        Some(_) | None => make(&session, options, replication).await?,
+    }
+    report(&session, keyspace).await
+}
+
+/// What is there.
+///
+/// # Errors
+///
+/// As [`init`], and a keyspace that is missing or older than this program.
+pub(super) async fn check(options: &CassandraOptions) -> Result<KeyspaceReport, OpenError> {
+    let session = cluster::connect(options).await?;
+    require(&session, &options.keyspace).await?;
+    report(&session, &options.keyspace).await
+}
+
+/// Refuses a keyspace that this program cannot use.
+pub(super) async fn require(session: &Session, keyspace: &str) -> Result<(), OpenError> {
+    match version(session, keyspace).await? {
+        Some(found) if found < VERSION => Err(OpenError::NoKeyspace {
+            keyspace: keyspace.to_owned(),
+            detail: format!("has schema version {found}, this program needs {VERSION}"),
+        }),
+        Some(VERSION) => Ok(()),
+        Some(found) => Err(newer(keyspace, found)),
+        None => Err(OpenError::NoKeyspace {
+            keyspace: keyspace.to_owned(),
+            detail: "is missing or has no tables of sipcloud".to_owned(),
+        }),
+    }
+}
+
+fn newer(keyspace: &str, found: i32) -> OpenError {
+    OpenError::NewerSchema {
+        path: format!("keyspace {keyspace}").into(),
+        found: i64::from(found),
+        known: i64::from(VERSION),
+    }
+}
+
+async fn make(
+    session: &Session,
+    options: &CassandraOptions,
+    replication: &Replication,
+) -> Result<(), OpenError> {
+    let keyspace = &options.keyspace;
+    let nodes = nodes(session);
+    let there = nodes.len();
+    let factor = match replication.factor {
+        0 => there.clamp(1, 3),
+        wanted => usize::from(wanted),
+    };
+    if factor > there {
+        let detail = format!(
+            "{factor} copies need {factor} nodes, the cluster has {there}: set \
+             store.replication_factor, or add nodes",
+        );
+        return Err(OpenError::Cluster { detail });
+    }
+    let class = match (replication.strategy, &options.datacenter) {
+        (ReplicationStrategy::NetworkTopology, Some(datacenter)) => format!(
+            "'class': 'NetworkTopologyStrategy', '{}': {factor}",
+            datacenter.replace('\'', "''"),
+        ),
+        (ReplicationStrategy::NetworkTopology, None) => {
+            format!("'class': 'NetworkTopologyStrategy', 'replication_factor': {factor}")
+        }
+        (ReplicationStrategy::Simple, _) => {
+            format!("'class': 'SimpleStrategy', 'replication_factor': {factor}")
+        }
+    };
+    let create = format!("CREATE KEYSPACE IF NOT EXISTS {keyspace} WITH replication = {{{class}}}");
+    change(session, create).await?;
+    for statement in statements() {
+        change(session, statement.replace(PLACE, keyspace)).await?;
+    }
+    let record = format!(
+        "INSERT INTO {keyspace}.schema_version (component, version) VALUES ('store', {VERSION})"
+    );
+    change(session, record).await
+}
+
+/// The statements of the file without its comments.
+fn statements() -> impl Iterator<Item = String> {
+    let lines = SCHEMA.lines().map(|line| line.split("--").next().unwrap_or_default());
+    let text = lines.collect::<Vec<_>>().join("\n");
+    let statements: Vec<String> = text
+        .split(';')
+        .map(|statement| statement.trim().to_owned())
+        .filter(|statement| !statement.is_empty())
+        .collect();
+    statements.into_iter()
+}
+
+async fn change(session: &Session, statement: String) -> Result<(), OpenError> {
+    let mut statement = Statement::new(statement);
+    // Every node has to hear of it, and writes its tables to the disk.
+    statement.set_request_timeout(Some(std::time::Duration::from_secs(20)));
+    let refused = |error: ExecutionError| OpenError::Cluster { detail: error.to_string() };
+    session.query_unpaged(statement, ()).await.map(|_| ()).map_err(refused)
+}
+
+/// The version of the keyspace; `None` if there is none.
+async fn version(session: &Session, keyspace: &str) -> Result<Option<i32>, OpenError> {
+    let text = format!("SELECT version FROM {keyspace}.schema_version WHERE component = 'store'");
+    let mut statement = Statement::new(text);
+    statement.set_consistency(Consistency::LocalQuorum);
+    match session.query_unpaged(statement, ()).await {
+        Ok(result) => {
+            let rows = result.into_rows_result().ok();
+            let first = rows.and_then(|rows| rows.maybe_first_row::<(i32,)>().ok().flatten());
+            Ok(first.map(|(version,)| version))
+        }
+        // The keyspace or the table is unknown.
+        Err(ExecutionError::LastAttemptError(RequestAttemptError::DbError(
+            DbError::Invalid,
+            _,
+        ))) => Ok(None),
+        Err(error) => Err(OpenError::ClusterAway { detail: error.to_string() }),
+    }
+}
+
+async fn report(session: &Session, keyspace: &str) -> Result<KeyspaceReport, OpenError> {
+    let text = "SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = ?";
+    let away = |detail: String| OpenError::ClusterAway { detail };
+    let result =
+        session.query_unpaged(text, (keyspace,)).await.map_err(|error| away(error.to_string()))?;
+    let rows = result.into_rows_result().map_err(|error| away(error.to_string()))?;
+    let first = rows
+        .maybe_first_row::<(std::collections::BTreeMap<String, String>,)>()
+        .map_err(|error| away(error.to_string()))?;
+    let replication = first.map_or_else(String::new, |(options,)| {
+        let show = |(key, value): (String, String)| {
+            let value = value.rsplit('.').next().unwrap_or_default().to_owned();
+            format!("{key} {value}")
+        };
+        options.into_iter().map(show).collect::<Vec<_>>().join(", ")
+    });
+    let version = version(session, keyspace).await?.unwrap_or_default();
+    Ok(KeyspaceReport {
+        keyspace: keyspace.to_owned(),
+        version,
+        replication,
+        nodes: nodes(session),
+    })
+}
+
+/// Every node that the cluster knows, and whether we have a connection to it.
+pub(super) fn nodes(session: &Session) -> Vec<ClusterNode> {
+    let state = session.get_cluster_state();
+    let mut nodes: Vec<ClusterNode> = state
+        .get_nodes_info()
+        .iter()
+        .map(|node| ClusterNode {
+            address: std::net::SocketAddr::new(node.address.ip(), node.address.port()),
+            datacenter: node.datacenter.clone().unwrap_or_default(),
+            is_up: node.is_connected(),
+        })
+        .collect();
+    nodes.sort_by_key(|node| node.address);
+    nodes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_holds_whole_statements_that_may_be_repeated() {
+        let statements: Vec<String> = statements().collect();
+        assert_eq!(statements.len(), 3);
+        for statement in statements {
+            assert!(statement.starts_with("CREATE TABLE IF NOT EXISTS KEYSPACE."), "{statement}");
+            assert!(!statement.contains("--"));
+        }
+    }
+}
