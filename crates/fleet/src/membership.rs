@@ -370,8 +370,9 @@ mod tests {
             let members = Members { proxies: vec![member(1)], earlier, ..Members::default() };
             Membership::new(GenerationNumber { fence: 1, counter: 20 }, ROWS_DEFAULT, members)
         };
-        let refused =
-            Err(StaleGeneration::EarlierSets { offered: GenerationNumber { fence: 1, counter: 20 } });
+        let refused = Err(StaleGeneration::EarlierSets {
+            offered: GenerationNumber { fence: 1, counter: 20 },
+        });
         let many = |count| (1..=count).map(|counter| set(counter, &[1])).collect::<Vec<_>>();
         let table = [
             ("two", with(vec![set(9, &[2]), set(5, &[1, 2])]), Ok(())),

@@ -168,7 +168,8 @@ impl Observer {
     }
 
     fn snapshot(&self, machines: Vec<Machine>, dns: Observation<BTreeSet<InstanceId>>) -> Snapshot {
-        let mut snapshot = Snapshot { machines, observed: Vec::new(), nodes: BTreeMap::new(), dns, held: None };
+        let mut snapshot =
+            Snapshot { machines, observed: Vec::new(), nodes: BTreeMap::new(), dns, held: None };
         for machine in &snapshot.machines {
             let Some(history) = self.histories.get(&machine.instance) else {
                 continue;

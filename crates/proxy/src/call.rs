@@ -46,9 +46,7 @@ impl Worker {
             self.world.counters.repeats.add(1);
             return self.answer_repetition(id, &request, &arrival);
         }
-        if self.join(&request, &arrival, key)
-            || self.hand_on(&request, &arrival, Unmatched::New)
-        {
+        if self.join(&request, &arrival, key) || self.hand_on(&request, &arrival, Unmatched::New) {
             return;
         }
         self.count_request(&view);

@@ -17,8 +17,8 @@ use sip_net::udp::{UdpOptions, UdpSocket};
 use store::{Store, Wake};
 
 use crate::config::Config;
-use crate::handover::OldestStamp;
 use crate::control::Control;
+use crate::handover::OldestStamp;
 use crate::leave::Wire;
 use crate::metrics::{self, Counters};
 use crate::worker::{Parts, Worker};

@@ -27,8 +27,8 @@ use store::{Store, UnixMillis};
 use crate::arrival::{self, Arrival, Source};
 use crate::config::Config;
 use crate::context::{ContextId, Contexts};
-use crate::handover::{OldestStamp, Stamps};
 use crate::control::Control;
+use crate::handover::{OldestStamp, Stamps};
 use crate::leave::{Way, Wire};
 use crate::metrics::Counters;
 
@@ -122,8 +122,17 @@ pub(crate) struct Parts {
 
 impl Worker {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { config, ring, wire, store, resolver, counters, control, oldest_stamp, hash_key } =
-            parts;
+        let Parts {
+            config,
+            ring,
+            wire,
+            store,
+            resolver,
+            counters,
+            control,
+            oldest_stamp,
+            hash_key,
+        } = parts;
         let address = wire.udp.local_addr();
         let digest = Digest::new(config.digest.clone());
         let layer = Layer::new(config.timing, config.limits, hash_key);

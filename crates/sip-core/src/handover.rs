@@ -184,7 +184,10 @@ mod tests {
     }
 
     fn request(call_id: &str, line: &str) -> sip_message::OwnedMessage {
-        testkit::request(&format!("CANCEL sip:bob@example.com SIP/2.0\n{}Call-ID: {call_id}\n", line.replace('\r', "")))
+        testkit::request(&format!(
+            "CANCEL sip:bob@example.com SIP/2.0\n{}Call-ID: {call_id}\n",
+            line.replace('\r', "")
+        ))
     }
 
     #[test]
@@ -232,7 +235,8 @@ mod tests {
         assert_eq!(read_at_1(&text, "another-call", &ring()), None);
         let moved = text.replace("127.0.20.2", "127.0.20.9");
         assert_eq!(read_at_1(&moved, "a84b4c76e66710", &ring()), None);
-        for broken in ["X-SipCloud-Way: \n", "X-SipCloud-Way: 02 3.17 -\n", "X-SipCloud-Way: zz\n"] {
+        for broken in ["X-SipCloud-Way: \n", "X-SipCloud-Way: 02 3.17 -\n", "X-SipCloud-Way: zz\n"]
+        {
             assert_eq!(read_at_1(broken, "a84b4c76e66710", &ring()), None, "{broken}");
         }
     }

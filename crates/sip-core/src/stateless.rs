@@ -200,7 +200,7 @@ impl fmt::Display for ReplyReason {
 ///
 /// # Cost
 ///
-/// Two or three MACs and one hash; no allocation once `scratch` has grown.
+/// Three or four MACs and one hash, one more for each earlier set; no allocation once `scratch` has grown.
 pub fn handle(
     view: &BalancerView<'_>,
     message: &Message<'_>,

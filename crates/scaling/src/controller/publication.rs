@@ -106,7 +106,8 @@ impl Step<'_> {
             .map(|one| one.instance)
             .collect();
         for instance in waiting {
-            let note = format!("waits until one of {EARLIER_SETS_MAX} sets of earlier owners is empty");
+            let note =
+                format!("waits until one of {EARLIER_SETS_MAX} sets of earlier owners is empty");
             self.notes.insert(instance, note);
         }
     }
@@ -178,9 +179,8 @@ impl Step<'_> {
         }
         // The last generation in which it owned any: later ones need not be everywhere yet.
         let mut sets = membership.earlier.iter().rev();
-        let owned = |set: &&fleet::EarlierSet| {
-            set.proxies.iter().any(|member| member.instance == proxy)
-        };
+        let owned =
+            |set: &&fleet::EarlierSet| set.proxies.iter().any(|member| member.instance == proxy);
         if let Some(set) = sets.find(owned) {
             return self.all_balancers_are_beyond(set.ended_with);
         }

@@ -90,8 +90,9 @@ impl Fleet {
     fn way(&self, method: &str, call: &str) -> Vec<(SocketAddr, bool)> {
         let directory = Directory::new(&self.membership);
         let sets = self.membership.earlier.iter().zip(&self.earlier);
-        let owners =
-            |(set, table): (_, &Arc<_>)| EarlierOwners::new(set, Arc::clone(table), &self.membership);
+        let owners = |(set, table): (_, &Arc<_>)| {
+            EarlierOwners::new(set, Arc::clone(table), &self.membership)
+        };
         let earlier: Vec<EarlierOwners> = sets.map(owners).collect();
         let me = BalancerIdentity {
             instance: InstanceId::balancer(1),

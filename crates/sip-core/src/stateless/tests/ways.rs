@@ -7,12 +7,15 @@ use fleet::EarlierSet;
 use super::*;
 use crate::handover::{self, Next};
 
+/// Slots of owners, and whether repeats can come no more.
+type Set<'a> = (&'a [u16], bool);
+
 /// A fleet whose present owners are the proxies 1 to 3; `sets` owned the calls before.
-fn fixture(sets: &[(&[u16], bool)]) -> Fixture {
+fn fixture(sets: &[Set<'_>]) -> Fixture {
     let mut fixture = Fixture::new();
     let mut members = fixture.membership.members();
     let everybody: Vec<Member> = fixture.membership.every_proxy().copied().collect();
-    let set = |(number, (slots, is_settled)): (u64, &(&[u16], bool))| EarlierSet {
+    let set = |(number, (slots, is_settled)): (u64, &Set<'_>)| EarlierSet {
         ended_with: GenerationNumber { fence: 1, counter: number },
         is_settled: *is_settled,
         // Slot 9 is nobody any more.
@@ -76,7 +79,7 @@ fn earlier_owners_come_first_until_they_are_settled_and_then_only_for_what_walks
         panic!("three proxies");
     };
     let p = present;
-    let table: &[(&str, &[(&[u16], bool)], String, String)] = &[
+    let table: &[(&str, &[Set<'_>], String, String)] = &[
         ("nothing before", &[], format!("{p}"), format!("{p}")),
         ("one change", &[(&[a], false)], format!("{a} {p}"), format!("{a} {p}")),
         ("the owner stayed", &[(&[p], false)], format!("{p}"), format!("{p}")),
