@@ -101,10 +101,32 @@ impl Worker {
         self.finish(id, &Answer::from(reject));
     }
 
-    /// 100 at once, so that the client stops repeating (RFC 3261 §17.2.1).
-    pub(crate) fn send_trying(&mut self, id: ContextId) {
+    /// Challenges a request whose credentials were no good, and keeps nothing of it: strangers who
+    /// guess must not fill our tables. Not if the client has stopped repeating, and not in a dialog
+    /// (rule 18 of docs/protocol.md): then the answer needs its transaction.
+    pub(crate) fn dismiss(&mut self, id: ContextId, answer: &Answer) {
         let Some(context) = self.contexts.get(id) else { return };
+        let is_told = context.is_trying || !context.joined.is_empty();
+        let (request, reply) = (context.request.clone(), context.arrival.reply);
+        let (Some(server), false) = (context.server, is_told || request.view().to_tag().is_some())
+        else {
+            return self.finish(id, answer);
+        };
+        self.layer.server_abandon(server);
+        self.forget(id);
+        let bytes = write_answer(&self.world.ring, &request.view(), answer);
+        self.world.counters.count_reply(answer.status.code());
+        self.wire.send(&reply, &bytes);
+    }
+
+    /// 100 to an INVITE, once, so that the client stops repeating (RFC 3261 §17.2.1).
+    pub(crate) fn send_trying(&mut self, id: ContextId) {
+        let Some(context) = self.contexts.get_mut(id) else { return };
         let Some(server) = context.server else { return };
+        let is_invite = matches!(context.request.view().method(), Some(Method::Invite));
+        if !is_invite || std::mem::replace(&mut context.is_trying, true) {
+            return;
+        }
         let mut out = Vec::with_capacity(384);
         let status = StatusCode::TRYING;
         let reply = Reply { status, reason: None, to_tag: None, fields: &[], body: &[] };

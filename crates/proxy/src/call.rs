@@ -59,6 +59,10 @@ impl Worker {
     /// The last response goes again, by the Vias of the repetition: another balancer may have brought
     /// it, or the client may have a new connection.
     fn answer_repetition(&mut self, id: ServerId, request: &OwnedMessage, arrival: &Arrival) {
+        if let Some(&context) = self.servers.get(&id) {
+            // The store is slow: the client repeats itself before anybody knows who it is.
+            self.send_trying(context);
+        }
         if let Some(last) = self.layer.server_last_response(id) {
             let again = outcome::with_vias_of(last, request);
             self.wire.send(&arrival.reply, &again);
@@ -150,6 +154,7 @@ impl Worker {
             identity: None,
             queries: 0,
             is_cancelled: false,
+            is_trying: false,
             joined: Vec::new(),
             fork: None,
             alarm: None,
@@ -160,7 +165,6 @@ impl Worker {
             if let Some(twin) = twin_key(&view) {
                 self.twins.insert(twin, id);
             }
-            self.send_trying(id);
         }
         Ok(id)
     }
@@ -181,6 +185,10 @@ impl Worker {
         }
         context.joined.push(request.clone());
         self.world.counters.repeats.add(1);
+        if let Some(last) = self.layer.server_last_response(server) {
+            let so_far = outcome::with_vias_of(last, request);
+            self.wire.send(&arrival.reply, &so_far);
+        }
         true
     }
 
@@ -279,7 +287,7 @@ impl Worker {
                     self.world.counters.refused.add(1);
                 }
                 let answer = self.challenge(&view, demand, staleness);
-                self.finish(id, &answer);
+                self.dismiss(id, &answer);
             }
         }
     }
@@ -311,8 +319,9 @@ impl Worker {
         }
     }
 
-    /// Past every gate: who is it for?
+    /// Past every gate: who is it for? From now on the client need not repeat itself.
     fn proceed(&mut self, id: ContextId) {
+        self.send_trying(id);
         let Some(context) = self.contexts.get(id) else { return };
         let request = context.request.clone();
         let view = request.view();

@@ -47,6 +47,8 @@ pub(crate) struct Context {
     pub(crate) queries: u32,
     /// The caller has given up before there was a branch to cancel.
     pub(crate) is_cancelled: bool,
+    /// The client of an INVITE has been told 100.
+    pub(crate) is_trying: bool,
     /// The requests of a client that failed over: the same request by other Vias.
     pub(crate) joined: Vec<OwnedMessage>,
     pub(crate) fork: Option<Fork>,

@@ -277,6 +277,7 @@ impl Worker {
             identity: None,
             queries: 0,
             is_cancelled: false,
+            is_trying: false,
             joined: Vec::new(),
             fork: Some(Fork { targets, responses, branches: Vec::new() }),
             alarm: None,

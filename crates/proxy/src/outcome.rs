@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use sip_core::branch::{ProxyIdentity, TierVia, read_tier_via};
 use sip_core::forwarding;
-use sip_message::{Edits, Framing, Index, Message, OwnedMessage, Transport};
+use sip_message::{Edits, Framing, Index, Message, OwnedMessage};
 use sip_transaction::ClientVerdict;
 
-use crate::arrival::{answer_to, literal_sent_by};
+use crate::arrival::literal_sent_by;
 use crate::context::ContextId;
 use crate::leave::Way;
 use crate::worker::Worker;
@@ -69,7 +69,8 @@ impl Worker {
     }
 
     /// A response to a request of another proxy, which is dead or was replaced: it goes on by the
-    /// Via below (rule 21 of docs/protocol.md). Anything else is late or forged, and ends here.
+    /// Via below (rule 21 of docs/protocol.md), if a balancer of ours wrote that: whoever has seen
+    /// one Via of ours could put any other below it. Anything else is late or forged, and ends here.
     fn handle_stray(&mut self, response: &Message<'_>) {
         let counters = &self.world.counters;
         let config = &self.world.config;
@@ -81,8 +82,7 @@ impl Worker {
             response.vias().nth(1).and_then(Result::ok).and_then(|below| {
                 match read_tier_via(&self.world.ring, &below) {
                     TierVia::Balancer { .. } => literal_sent_by(&below).map(Way::Tier),
-                    _ => answer_to(&below)
-                        .map(|address| Way::Peer { address, transport: Transport::Udp }),
+                    TierVia::Proxy(_) | TierVia::Foreign => None,
                 }
             });
         let (true, Some(way)) = (is_other, way) else {

@@ -29,7 +29,7 @@ pub(crate) fn write(
     let token = DialogToken {
         caller: caller_side(request, context),
         callee,
-        caller_tag_hash: tag_hash(request.from_tag().unwrap_or_default()),
+        caller_tag_hash: tag_hash(request.call_id(), request.from_tag().unwrap_or_default()),
     };
     let mut user = Vec::with_capacity(256);
     write_dialog_token(&world.ring, &token, &mut user);

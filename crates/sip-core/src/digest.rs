@@ -170,17 +170,20 @@ impl Digest {
         names: &LocalNames,
         now: UnixMillis,
     ) -> Presented {
-        let fresh = Presented::Challenge(Staleness::Fresh);
-        let Some(auth) = credentials_for(request, demand) else { return fresh };
-        let Some(claim) = self.read_claim(&auth, demand) else { return fresh };
-        if !uri_matches(&claim.uri, request, names) {
-            return fresh;
+        let mut staleness = Staleness::Fresh;
+        // A phone may still carry the answer to an earlier challenge beside the one to this.
+        for auth in credentials_for(request, demand) {
+            let Some(claim) = self.read_claim(&auth, demand) else { continue };
+            if !uri_matches(&claim.uri, request, names) {
+                continue;
+            }
+            match self.read_nonce(ring, request, claim, now) {
+                Some(claim) => return Presented::Ask(claim),
+                // Another Call-ID, too old, or a key that is gone: nothing against the password.
+                None => staleness = Staleness::Stale,
+            }
         }
-        match self.read_nonce(ring, request, claim, now) {
-            Some(claim) => Presented::Ask(claim),
-            // Another Call-ID, too old, or a key that is gone: nothing against the password.
-            None => Presented::Challenge(Staleness::Stale),
-        }
+        Presented::Challenge(staleness)
     }
 
     fn read_claim(&self, auth: &AuthParams<'_>, demand: &Demand) -> Option<Claim> {
@@ -295,8 +298,29 @@ impl Digest {
     }
 }
 
-/// What a repeated count must share with its first use: CSeq, method and URI.
+/// What a repeated count must share with its first use: all by which the request does something.
+/// Digest itself vouches for method and URI alone, so a request that was overheard could otherwise
+/// be sent again with another Contact. Vias differ: a client that fails over writes new ones.
 fn fingerprint(request: &Message<'_>, method: &[u8]) -> u64 {
+    use std::hash::Hasher as _;
+    let mut hasher = siphasher::sip::SipHasher13::new_with_keys(0, 0);
+    let mut write = |part: &[u8]| {
+        hasher.write_usize(part.len());
+        hasher.write(part);
+    };
+    write(&request.cseq().number.to_be_bytes());
+    write(method);
+    write(request.request_uri_bytes());
+    for name in [HeaderName::FROM, HeaderName::TO, HeaderName::CONTACT, HeaderName::EXPIRES] {
+        request.all(name).for_each(|field| write(field.value));
+        write(name.as_str().as_bytes());
+    }
+    write(request.body());
+    hasher.finish()
+}
+
+/// What tells the challenges of one millisecond apart.
+fn salt(request: &Message<'_>, method: &[u8]) -> u64 {
     use std::hash::Hasher as _;
     let mut hasher = siphasher::sip::SipHasher13::new_with_keys(0, 0);
     hasher.write_u32(request.cseq().number);
@@ -309,7 +333,7 @@ fn fingerprint(request: &Message<'_>, method: &[u8]) -> u64 {
 fn write_nonce(ring: &KeyRing, request: &Message<'_>, realm: &str, now: UnixMillis) -> String {
     // Challenges of one call within a millisecond must differ, or their counts would collide.
     let method = request.method().map_or(b"".as_slice(), |method| method.as_bytes());
-    let [.., salt_a, salt_b, salt_c, salt_d] = fingerprint(request, method).to_be_bytes();
+    let [.., salt_a, salt_b, salt_c, salt_d] = salt(request, method).to_be_bytes();
     let [_, _, millis @ ..] = now.0.to_be_bytes();
     let mut stamped = [0; NONCE_FRONT - 1];
     let octets = millis.into_iter().chain([salt_a, salt_b, salt_c, salt_d]);
@@ -326,12 +350,15 @@ fn write_nonce(ring: &KeyRing, request: &Message<'_>, realm: &str, now: UnixMill
 }
 
 /// The credentials whose realm is the demanded one, out of several (RFC 3261 §22.3).
-fn credentials_for<'a>(request: &Message<'a>, demand: &Demand) -> Option<AuthParams<'a>> {
+fn credentials_for<'a>(
+    request: &Message<'a>,
+    demand: &Demand,
+) -> impl Iterator<Item = AuthParams<'a>> {
     request
         .all(credentials_of(demand.role))
         .filter_map(|field| AuthParams::parse(field.value))
         .filter(AuthParams::is_digest)
-        .find(|auth| {
+        .filter(|auth| {
             let realm = auth.get(b"realm");
             realm.is_some_and(|realm| realm.eq_ignore_ascii_case(demand.realm.as_bytes()))
         })

@@ -1,6 +1,7 @@
 //! Flows, and the tokens that carry them through strangers: in Path (RFC 3327, RFC 5626 §5.1), in
 //! Record-Route, and the To tag of a stateless answer. These are wire formats.
 
+use std::hash::Hasher as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use base64::Engine as _;
@@ -192,7 +193,8 @@ pub struct DialogToken {
     /// The side that sent the INVITE.
     pub caller: Side,
     pub callee: Side,
-    /// [`tag_hash`] of the caller's tag: tells which side an in-dialog request comes from.
+    /// [`tag_hash`] of the caller's tag: tells which side an in-dialog request comes from, and whether
+    /// it belongs to this dialog.
     pub caller_tag_hash: u32,
 }
 
@@ -296,9 +298,14 @@ fn read_side(input: &mut &[u8]) -> Option<Side> {
     is_known.then_some(Side { reach, aor, binding })
 }
 
-/// A short hash of a tag. Its key is no secret: the token around it has a MAC.
-pub fn tag_hash(tag: &[u8]) -> u32 {
-    let [a, b, c, d, ..] = SipHasher13::new_with_keys(0, 0).hash(tag).to_be_bytes();
+/// A short hash of a tag and the Call-ID that it belongs to. Its key is no secret: the token around
+/// it has a MAC.
+pub fn tag_hash(call_id: &[u8], tag: &[u8]) -> u32 {
+    let mut hasher = SipHasher13::new_with_keys(0, 0);
+    hasher.write_usize(call_id.len());
+    hasher.write(call_id);
+    hasher.write(tag);
+    let [a, b, c, d, ..] = hasher.finish().to_be_bytes();
     u32::from_be_bytes([a, b, c, d])
 }
 

@@ -336,7 +336,10 @@ fn contact_value(binding: &Binding, now: UnixMillis) -> Vec<u8> {
     value.push(b'<');
     value.extend_from_slice(&binding.contact);
     value.extend_from_slice(b">;expires=");
-    value.extend_from_slice(binding.seconds_left(now).to_string().as_bytes());
+    // A stamp may be ahead of the clock by what was written before it; that is no longer lifetime.
+    let granted = binding.expires_at.since(binding.updated_at).as_secs();
+    let left = u64::from(binding.seconds_left(now)).min(granted.max(1));
+    value.extend_from_slice(left.to_string().as_bytes());
     if binding.q < 1_000 {
         value.extend_from_slice(format!(";q=0.{:03}", binding.q).as_bytes());
     }

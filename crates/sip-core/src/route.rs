@@ -18,8 +18,8 @@ pub struct Routed<'a> {
     pub routes: Vec<RouteLeft<'a>>,
     /// Whether any value was taken off, so that the copy's Route fields must be written anew.
     pub is_route_changed: bool,
-    /// The dialog that the consumed token tells of. Only for a request with a To tag: nobody opens
-    /// a dialog with a token of another.
+    /// The dialog that the consumed token tells of. Only for a request with a To tag and with that
+    /// dialog's Call-ID and caller's tag: nobody opens a dialog with a token of another.
     pub dialog: Option<InDialog>,
     /// Whom the request is for.
     pub addressee: Addressee,
@@ -238,10 +238,16 @@ fn names_tier(route: &RouteLeft<'_>, ring: &KeyRing, names: &LocalNames) -> bool
 }
 
 fn dialog_of(request: &Message<'_>, token: Option<DialogToken>) -> Option<InDialog> {
-    let token = token.filter(|_| request.to_tag().is_some())?;
-    let hash = request.from_tag().map(tag_hash);
-    let is_caller = hash == Some(token.caller_tag_hash);
-    let sender = if is_caller { Party::Caller } else { Party::Callee };
+    let (token, to_tag) = (token?, request.to_tag()?);
+    let is_callers = |tag| tag_hash(request.call_id(), tag) == token.caller_tag_hash;
+    let sender = if is_callers(request.from_tag().unwrap_or_default()) {
+        Party::Caller
+    } else if is_callers(to_tag) {
+        Party::Callee
+    } else {
+        // The token of another dialog leads nobody anywhere.
+        return None;
+    };
     Some(InDialog { token, sender })
 }
 

@@ -134,6 +134,8 @@ impl ReplyReason {
 pub enum DropReason {
     /// An ACK that, were it another request, would be answered: nothing answers an ACK.
     Ack(ReplyReason),
+    /// The ACK to an answer that we made ourselves.
+    AckForUs,
     /// A request from a member's address whose topmost Via no member wrote.
     MemberWithoutMac,
     /// The topmost Via cannot be understood, so no answer would find its way.
@@ -149,13 +151,14 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Ack(ReplyReason::TooManyHops),
         Self::Ack(ReplyReason::Options),
         Self::Ack(ReplyReason::PathFromStranger),
         Self::Ack(ReplyReason::NoPath),
         Self::Ack(ReplyReason::OtherBalancersFlow),
         Self::Ack(ReplyReason::NoMember),
+        Self::AckForUs,
         Self::MemberWithoutMac,
         Self::NoTopVia,
         Self::ResponseNotOurs,
@@ -173,6 +176,7 @@ impl DropReason {
             Self::Ack(ReplyReason::NoPath) => "ack_no_path",
             Self::Ack(ReplyReason::OtherBalancersFlow) => "ack_other_balancers_flow",
             Self::Ack(ReplyReason::NoMember) => "ack_no_member",
+            Self::AckForUs => "ack_for_us",
             Self::MemberWithoutMac => "member_without_mac",
             Self::NoTopVia => "no_top_via",
             Self::ResponseNotOurs => "response_not_ours",

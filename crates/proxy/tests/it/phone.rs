@@ -59,6 +59,11 @@ impl Phone {
         }
     }
 
+    /// The next message, whatever it is.
+    pub(crate) fn next(&mut self) -> String {
+        self.expect("")
+    }
+
     pub(crate) fn answer(&self, request: &str, status: &str) {
         let mut text = format!("SIP/2.0 {status}\r\n");
         for line in request.lines().skip(1).take_while(|line| !line.is_empty()) {

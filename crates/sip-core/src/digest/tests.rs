@@ -202,6 +202,45 @@ fn of_several_credentials_ours_are_taken() {
     assert_eq!(checked(&mut digest, &invite(&[&other, &ours]), NOW), alice());
 }
 
+/// Some phones keep the answer to an earlier challenge and add the new one below it.
+#[test]
+fn an_outdated_answer_does_not_hide_a_good_one() {
+    let mut digest = digest(&[Algorithm::Md5]);
+    let nonce = nonce_of(&challenge_text(&digest, &invite(&[]), Staleness::Fresh, NOW));
+    let (outdated, good) = (Client::new("outdated").field(), Client::new(&nonce).field());
+    assert_eq!(checked(&mut digest, &invite(&[&outdated, &good]), NOW), alice());
+    assert_eq!(checked(&mut digest, &invite(&[&outdated]), NOW), STALE);
+}
+
+/// Digest vouches for method and URI. What else makes a request do something may not change when a
+/// count comes again, or whoever overhears a REGISTER binds a contact of his own.
+#[test]
+fn an_overheard_request_is_of_no_use_with_other_content() {
+    let contact = "Contact: <sip:alice@192.0.2.1>";
+    let with_credentials = |field: &str, fields: &[&str]| {
+        let fields: Vec<&str> = fields.iter().copied().chain([field, "CSeq: 2 INVITE"]).collect();
+        invite(&fields)
+    };
+    let table: [(&str, &[&str], Verification); 5] = [
+        ("by another way", &[contact, "Via: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bKb"], alice()),
+        ("another contact", &["Contact: <sip:mallory@192.0.2.66>"], STALE),
+        ("one contact more", &[contact, "Contact: <sip:mallory@192.0.2.66>"], STALE),
+        ("another tag", &[contact, "From: <sip:alice@example.com>;tag=other"], STALE),
+        ("another lifetime", &[contact, "Expires: 0"], STALE),
+    ];
+    for (name, fields, expected) in table {
+        let mut digest = digest(&[Algorithm::Md5]);
+        let nonce = nonce_of(&challenge_text(&digest, &invite(&[]), Staleness::Fresh, NOW));
+        let field = Client::new(&nonce).field();
+        assert_eq!(checked(&mut digest, &with_credentials(&field, &[contact]), NOW), alice());
+        assert_eq!(
+            checked(&mut digest, &with_credentials(&field, fields), NOW),
+            expected,
+            "{name}"
+        );
+    }
+}
+
 #[test]
 fn a_name_with_our_realm_is_the_bare_name() {
     let table = [

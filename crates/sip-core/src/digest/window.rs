@@ -17,7 +17,7 @@ pub(super) struct Count {
     pub(super) nonce: u128,
     pub(super) issued: UnixMillis,
     pub(super) number: u32,
-    /// Hash of CSeq, method and URI.
+    /// Hash of the request, see `fingerprint`.
     pub(super) request: u64,
 }
 

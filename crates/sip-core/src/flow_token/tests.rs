@@ -29,7 +29,7 @@ fn dialog() -> DialogToken {
             binding: Some(BindingId([7; 16])),
         },
         callee: Side { reach: Reach::Direct, aor: None, binding: None },
-        caller_tag_hash: tag_hash(b"1928301774"),
+        caller_tag_hash: tag_hash(b"a84b4c76e66710", b"1928301774"),
     }
 }
 

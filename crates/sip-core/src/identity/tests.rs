@@ -159,7 +159,7 @@ fn in_a_dialog_the_credentials_must_be_the_sides() {
             ["From: <sip:whoever@elsewhere.net>;tag=b", "To: <sip:alice@example.com>;tag=a"];
         let found = decided_after(&start, &fields, CLIENT, ForeignCallers::Challenged, |routed| {
             let caller = side(Some("alice"), flow);
-            let token = DialogToken { caller, callee, caller_tag_hash: tag_hash(b"a") };
+            let token = DialogToken { caller, callee, caller_tag_hash: tag_hash(b"call-1", b"a") };
             routed.dialog = Some(InDialog { token, sender: Party::Callee });
             routed.routes = Vec::<RouteLeft<'_>>::new();
         });

@@ -50,6 +50,15 @@ fn later(seconds: u64) -> UnixMillis {
     NOW.plus(Duration::from_secs(seconds))
 }
 
+/// Two registrars' clocks differ by ten seconds: the stamp goes ahead, the lifetime does not grow.
+#[test]
+fn no_lifetime_is_longer_than_it_was_asked_for() {
+    let contact = "Contact: <sip:alice@192.0.2.1>;expires=120";
+    let rows = rows_after(&["CSeq: 1 REGISTER", contact], &[], later(10));
+    let found = registered(&["CSeq: 2 REGISTER", contact], &rows, NOW).expect("accepted");
+    assert_eq!(contacts_of(&found), ["<sip:alice@192.0.2.1>;expires=120"]);
+}
+
 #[test]
 fn a_contact_becomes_a_row_with_all_that_the_register_says() {
     let contact = "Contact: \"A\" <sip:alice@192.0.2.1:5070;x=y>;q=0.5;expires=120";

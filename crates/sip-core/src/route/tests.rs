@@ -17,7 +17,7 @@ fn token(binding: u8) -> DialogToken {
     let aor = Some(Aor::new(b"bob", b"example.com"));
     let callee = Side { reach: Reach::Direct, aor, binding: Some(BindingId([binding; 16])) };
     let caller = Side { reach: Reach::Direct, aor: None, binding: None };
-    DialogToken { caller, callee, caller_tag_hash: tag_hash(b"from1") }
+    DialogToken { caller, callee, caller_tag_hash: tag_hash(b"call-1", b"from1") }
 }
 
 fn token_text(token: &DialogToken) -> String {
@@ -100,16 +100,22 @@ fn our_own_route_values_are_taken_off_and_nothing_else() {
 }
 
 #[test]
-fn the_from_tag_tells_which_side_sends() {
+fn the_tags_tell_which_side_sends_and_whether_the_token_is_of_this_dialog() {
     let route = format!("Route: <sip:{}@127.0.10.1;lr>", token_text(&token(7)));
-    let to = "To: <sip:bob@example.com>;tag=x";
+    let (alice, bob) = ("<sip:alice@example.com>;tag=from1", "<sip:bob@example.com>;tag=to1");
     let table = [
-        ("From: <sip:alice@example.com>;tag=from1", Party::Caller),
-        ("From: <sip:bob@example.com>;tag=to1", Party::Callee),
+        (alice, bob, "call-1", Some((7, Party::Caller))),
+        (bob, alice, "call-1", Some((7, Party::Callee))),
+        // What somebody has kept of another dialog is worth nothing in this one.
+        (alice, bob, "call-2", None),
+        (bob, "<sip:alice@example.com>;tag=other", "call-1", None),
     ];
-    for (from, expected) in table {
-        let found = preprocessed("BYE sip:x@192.0.2.9", &[&route, from, to]).expect("readable");
-        assert_eq!(found.token, Some((7, expected)), "{from}");
+    for (from, to, call_id, expected) in table {
+        let fields = [("From", from), ("To", to), ("Call-ID", call_id)];
+        let fields = fields.map(|(name, value)| format!("{name}: {value}"));
+        let fields = [route.as_str(), &fields[0], &fields[1], &fields[2]];
+        let found = preprocessed("BYE sip:x@192.0.2.9", &fields).expect("readable");
+        assert_eq!(found.token, expected, "{from} {to} {call_id}");
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
 use crate::branch::{
     BalancerBranch, BalancerVia, ProxyIdentity, TierVia, read_tier_via, write_balancer_via,
 };
-use crate::flow_token::{Flow, read_path, write_path};
+use crate::flow_token::{Flow, ToTag, is_our_to_tag, read_path, write_path};
 use crate::text::push_number;
 
 /// Bytes that our Via, `received` and `rport` add over IPv4, roughly: a Via names the transport that
@@ -113,6 +113,9 @@ fn from_member(
     let Some((path, is_ours)) = top_path(view, message) else {
         return reply(message, StatusCode::FORBIDDEN, ReplyReason::NoPath);
     };
+    if is_for_own_answer(view, message) {
+        return Verdict::Drop(DropReason::AckForUs);
+    }
     if !is_ours {
         let gone = StatusCode::FLOW_FAILED;
         return reply(message, gone, ReplyReason::OtherBalancersFlow);
@@ -142,6 +145,20 @@ fn reply(message: &Message<'_>, status: StatusCode, reason: ReplyReason) -> Verd
         return Verdict::Drop(DropReason::Ack(reason));
     }
     Verdict::Reply { status, reason }
+}
+
+/// Whether this is the ACK to an answer of ours, a 430 for instance: the phone has seen nothing of
+/// its INVITE. No answer of the tier itself travels in this direction.
+fn is_for_own_answer(view: &BalancerView<'_>, message: &Message<'_>) -> bool {
+    if message.method() != Some(Method::Ack) {
+        return false;
+    }
+    let answered = ToTag {
+        call_id: message.call_id(),
+        from_tag: message.from_tag().unwrap_or_default(),
+        cseq: message.cseq().number,
+    };
+    message.to_tag().is_some_and(|tag| is_our_to_tag(view.ring, tag, &answered))
 }
 
 /// The flow of the topmost Route, if that is a Path token of the tier, and whether it names us.

@@ -7,7 +7,7 @@ use sip_message::{Framing, Index, parse};
 
 use super::*;
 use crate::branch::{MethodClass, ProxyBranch, ProxyVia, proxy_branch, write_proxy_via};
-use crate::flow_token::{StreamId, write_path};
+use crate::flow_token::{StreamId, ToTag, to_tag, write_path};
 use crate::golden::{earlier_ring, ring};
 
 mod ways;
@@ -358,6 +358,22 @@ fn a_members_request_leaves_over_the_flow_of_its_path() {
             assert_eq!(edited, expected, "nothing else changes, the proxy's Via least of all");
         }
     }
+}
+
+/// The proxy acknowledges what we refused. The phone has seen no INVITE and must see no ACK.
+#[test]
+fn the_ack_to_a_refusal_of_ours_ends_here_and_another_goes_on() {
+    let fixture = Fixture::new();
+    let via = fixture.proxy_via("127.0.20.1:5060", INCARNATION);
+    let route = fixture.path(&client(), "127.0.10.1:5060");
+    let text = request("ACK", &format!("{via}Route: {route}\r\n"));
+    let mut tag = b"To: <sip:bob@example.test>;tag=".to_vec();
+    let answered = ToTag { call_id: CALL_ID.as_bytes(), from_tag: b"88", cseq: 1 };
+    to_tag(&fixture.ring, &answered, &mut tag);
+    let ours = text.replace(line(&text, "To:").trim_end(), &String::from_utf8_lossy(&tag));
+    let decide = |text: &str| fixture.handle(text, &udp(0, "127.0.20.1:5060")).0;
+    assert_eq!(decide(&ours), Verdict::Drop(DropReason::AckForUs));
+    assert_eq!(decide(&text), Verdict::ToFlow { flow: client(), otherwise: None });
 }
 
 #[test]

@@ -289,7 +289,7 @@ impl World {
         let token = DialogToken {
             caller: Side { reach: caller_reach, aor: caller, binding: None },
             callee: Side { reach, aor: target.aor.clone(), binding: None },
-            caller_tag_hash: tag_hash(request.from_tag().unwrap_or_default()),
+            caller_tag_hash: tag_hash(request.call_id(), request.from_tag().unwrap_or_default()),
         };
         let mut text = b"<sip:".to_vec();
         write_dialog_token(&self.ring, &token, &mut text);
