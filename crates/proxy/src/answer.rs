@@ -112,7 +112,7 @@ impl Worker {
         else {
             return self.finish(id, answer);
         };
-        self.layer.server_abandon(server);
+        self.abandon(server);
         self.forget(id);
         let bytes = write_answer(&self.world.ring, &request.view(), answer);
         self.world.counters.count_reply(answer.status.code());

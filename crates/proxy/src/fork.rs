@@ -367,8 +367,7 @@ impl Worker {
         if let Some(server) = context.server {
             self.servers.remove(&server);
             if context.fork.as_ref().is_some_and(|fork| fork.responses.is_silent()) {
-                self.layer.server_abandon(server);
-                self.stamps.remove(server);
+                self.abandon(server);
             }
         }
         if let Some(twin) = crate::call::twin_key(&context.request.view())

@@ -80,6 +80,12 @@ pub(crate) enum Unmatched {
 }
 
 impl Worker {
+    /// Gives up a server transaction that is not to be answered through it; no event follows.
+    pub(crate) fn abandon(&mut self, server: ServerId) {
+        self.layer.server_abandon(server);
+        self.stamps.remove(server);
+    }
+
     /// Passes a request on that matched nothing, if its way has another stop: octet for octet, since
     /// nothing was decided about it. Returns whether it went.
     pub(crate) fn hand_on(

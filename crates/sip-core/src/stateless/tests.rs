@@ -10,6 +10,7 @@ use crate::branch::{MethodClass, ProxyBranch, ProxyVia, proxy_branch, write_prox
 use crate::flow_token::{StreamId, ToTag, to_tag, write_path};
 use crate::golden::{earlier_ring, ring};
 
+mod members;
 mod ways;
 
 const INCARNATION: Incarnation = Incarnation(7);
@@ -594,16 +595,4 @@ fn a_new_signing_key_changes_no_branch_over_a_proxys_via() {
     assert_eq!(before, pass(&fixture, "CANCEL"));
     let text = response(&format!("{before}{via}"));
     assert_eq!(fixture.handle(&text, &client()).0, fixture.member(0), "and is still known");
-}
-
-#[test]
-fn an_owner_is_found_before_a_retired_worker_of_the_same_address() {
-    let fixture = Fixture::new();
-    let mut members = fixture.membership.members();
-    members.retired = vec![Member { incarnation: Incarnation(3), ..members.proxies[1] }];
-    let membership = Membership::new(GenerationNumber::default(), 1, members);
-    let directory = Directory::new(&membership);
-    let place = directory.at(address("127.0.20.2:5060")).expect("a member");
-    assert_eq!((place.member, place.incarnation), (1, INCARNATION));
-    assert_eq!(directory.len(), 4);
 }
