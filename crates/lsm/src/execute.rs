@@ -253,14 +253,6 @@ fn published(membership: &Membership) -> String {
     if !membership.retired.is_empty() {
         text.push_str(&format!(", {} on the way out", list(&membership.retired)));
     }
-    if let Some(eldest) = membership.earlier.first() {
-        let count = membership.earlier.len();
-        let sets = if count == 1 { "set" } else { "sets" };
-        text.push_str(&format!(
-            ", {count} earlier {sets} of owners not empty, the eldest until {}",
-            eldest.ended_with
-        ));
-    }
     text
 }
 
