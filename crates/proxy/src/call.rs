@@ -159,10 +159,8 @@ impl Worker {
             alarm: None,
         });
         self.servers.insert(server, id);
-        if is_invite {
-            if let Some(twin) = twin_key(&view) {
-                self.twins.insert(twin, id);
-            }
+        if is_invite && let Some(twin) = twin_key(&view) {
+            self.twins.insert(twin, id);
         }
         Ok(id)
     }
