@@ -161,10 +161,8 @@ impl Worker {
         });
         self.servers.insert(server, id);
         self.stamps.add(server, arrival);
-        if is_invite {
-            if let Some(twin) = twin_key(&view) {
-                self.twins.insert(twin, id);
-            }
+        if is_invite && let Some(twin) = twin_key(&view) {
+            self.twins.insert(twin, id);
         }
         Ok(id)
     }
