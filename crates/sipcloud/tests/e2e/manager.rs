@@ -45,9 +45,9 @@ fn a_killed_manager_is_replaced_by_one_that_adopts_the_fleet() {
 }
 
 /// Goal: a proxy that is killed is replaced, calls that it had set up go on and can be hung up by
-/// either side, and new calls work.
+/// either side, calls that ring can be picked up, and new calls work.
 ///
-/// Method: calls held over two proxies; both are killed, one after the other.
+/// Method: calls held and calls ringing over two proxies; both are killed, one after the other.
 #[test]
 fn a_killed_proxy_is_replaced_and_its_calls_go_on() {
     let data = Data::claim(153).with_users(&["alice", "bob"]);
@@ -62,6 +62,11 @@ fn a_killed_proxy_is_replaced_and_its_calls_go_on() {
         let ringing = bob.ring();
         calls.push(connect(&mut alice, &mut bob, &call, &ringing, at));
     }
+    let mut ringing = Vec::new();
+    for _ in 0..4 {
+        let call = alice.dial(at, "bob");
+        ringing.push((call, bob.ring()));
+    }
     let before = cloud.fleet();
     for proxy in instances(&before, Tier::Proxy) {
         kill("KILL", proxy.pid.expect("a process"));
@@ -70,6 +75,9 @@ fn a_killed_proxy_is_replaced_and_its_calls_go_on() {
             let is_gone = now.iter().all(|it| it.pid != proxy.pid);
             is_gone && now.len() == 2 && tier(fleet, Tier::Proxy).in_service == 2
         });
+    }
+    for (call, at_bob) in &ringing {
+        calls.push(connect(&mut alice, &mut bob, call, at_bob, at));
     }
     for (number, (mut ours, mut theirs)) in calls.into_iter().enumerate() {
         if number % 2 == 0 {
