@@ -36,6 +36,8 @@ struct Table {
 struct Entry {
     remote: SocketAddr,
     is_accepted: bool,
+    /// The peer has closed its side: it asks for nothing more, and gets answers alone.
+    takes_answers_only: bool,
     queue: mpsc::Sender<Bytes>,
     queued_bytes: Arc<AtomicUsize>,
 }
@@ -96,6 +98,9 @@ impl Connections {
         };
         let entry = number.and_then(|number| table.by_number.get(&number));
         let outcome = match (entry, to) {
+            (Some(entry), _) if entry.takes_answers_only && !is_answer(&bytes) => {
+                Err(SendError::NoConnection)
+            }
             (Some(entry), _) => self.enqueue(entry, bytes).map(|()| None),
             (None, StreamTo::Connection(_)) => Err(SendError::NoConnection),
             (None, StreamTo::Address(_))
@@ -147,6 +152,15 @@ impl Connections {
         }
     }
 
+    /// The peer has closed its side. Most have closed both, so a request would be lost there; the
+    /// answers to what it asked before still go, in case it reads them.
+    pub(crate) fn keep_for_answers(&self, id: ConnectionId, remote: SocketAddr) {
+        self.withdraw(id, remote);
+        if let Some(entry) = self.lock().by_number.get_mut(&id.number) {
+            entry.takes_answers_only = true;
+        }
+    }
+
     pub(crate) fn counters(&self) -> StreamCounters {
         let open = self.lock().by_number.len();
         self.totals.snapshot(open)
@@ -181,8 +195,13 @@ impl Connections {
         let (sender, queue) = mpsc::channel(self.limits.queue_messages_max.max(1));
         let own = sender.downgrade();
         let queued_bytes = Arc::new(AtomicUsize::new(0));
-        let entry =
-            Entry { remote, is_accepted, queue: sender, queued_bytes: Arc::clone(&queued_bytes) };
+        let entry = Entry {
+            remote,
+            is_accepted,
+            takes_answers_only: false,
+            queue: sender,
+            queued_bytes: Arc::clone(&queued_bytes),
+        };
         table.by_number.insert(number, entry);
         table.by_remote.insert(remote, number);
         Admitted {
@@ -196,6 +215,11 @@ impl Connections {
         // No code that holds the lock can panic half-way through a change.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether this is a response and no request.
+fn is_answer(message: &[u8]) -> bool {
+    message.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"SIP/"))
 }
 
 /// What has happened since the start; written from both threads.
@@ -272,6 +296,19 @@ mod tests {
         assert_eq!(gone.map(|_| ()), Err(SendError::NoConnection));
         let again = connections.send(to, Bytes::from_static(b"e")).expect("queued");
         assert_ne!(again.expect("a new one").id, opened.id, "numbers are not reused");
+    }
+
+    #[test]
+    fn connection_whose_peer_asks_no_more_takes_answers_alone() {
+        let connections = table(StreamLimits::default());
+        let admitted = connections.admit(remote(1)).expect("admitted");
+        connections.keep_for_answers(admitted.id, remote(1));
+        let to = StreamTo::Connection(admitted.id);
+        let sent = [&b"SIP/2.0 200 OK"[..], b"BYE sip:a SIP/2.0"]
+            .map(|bytes| connections.send(to, Bytes::from_static(bytes)).map(|_| ()));
+        assert_eq!(sent, [Ok(()), Err(SendError::NoConnection)]);
+        let other = connections.send(StreamTo::Address(remote(1)), Bytes::new()).expect("queued");
+        assert!(other.is_some(), "nobody else is offered it");
     }
 
     #[test]

@@ -39,6 +39,13 @@ pub(crate) const CLOSE_WAIT: Duration = Duration::from_secs(1);
 /// How long a connection stays open for an answer after a malformed message came on it.
 pub(crate) const MALFORMED_WAIT: Duration = Duration::from_secs(2);
 
+/// How long answers are still written to a peer that has closed its side.
+pub(crate) const HALF_CLOSED_WAIT: Duration = Duration::from_secs(2);
+
+/// After how much silence the kernel asks a peer whether it is still there. Translators forget a
+/// connection sooner or later, too.
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(120);
+
 /// SRV records of one name whose addresses are looked up; the rest is not tried.
 pub(crate) const SRV_RECORDS_MAX: usize = 16;
 

@@ -68,7 +68,8 @@ pub struct StreamLimits {
     pub events_max: usize,
     /// How long the peer may take to accept a connection.
     pub connect_timeout: Duration,
-    /// A connection on which nothing came or left for so long is closed. Keep-alives count.
+    /// A connection on which nothing came or left for so long is closed. Keep-alives count. One that
+    /// has never carried a message is closed after twice `message_timeout` already.
     pub idle_close: Duration,
     /// A message that has begun must be complete within this time.
     pub message_timeout: Duration,
@@ -85,7 +86,8 @@ impl Default for StreamLimits {
             queue_bytes_max: 1 << 20,
             events_max: 4_096,
             connect_timeout: Duration::from_secs(4),
-            idle_close: Duration::from_secs(600),
+            // A phone that registers once an hour and says nothing in between must be reached.
+            idle_close: Duration::from_secs(3_900),
             message_timeout: Duration::from_secs(32),
             write_timeout: Duration::from_secs(32),
         }

@@ -7,7 +7,7 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ use tokio::sync::mpsc;
 use tokio::time::{self, Instant};
 
 use crate::connections::{Admitted, Outgoing};
-use crate::limits::{CLOSE_WAIT, MALFORMED_WAIT, READ_BYTES, WRITE_MESSAGES_MAX};
+use crate::limits::{CLOSE_WAIT, HALF_CLOSED_WAIT, MALFORMED_WAIT, READ_BYTES, WRITE_MESSAGES_MAX};
 use crate::poll::Waker;
 use crate::stream::framing::{Framing, Unit};
-use crate::stream::{CloseReason, ConnectionId, Shared, StreamEvent};
+use crate::stream::{CloseReason, ConnectionId, Shared, StreamEvent, StreamLimits};
 
 /// The answer to a keep-alive (RFC 5626 §3.5.1).
 const PONG: Bytes = Bytes::from_static(b"\r\n");
@@ -129,7 +129,7 @@ impl Connection {
         let pongs = unwritten.own.clone();
         let reading = self.read(reader, &activity, &pongs);
         let writing = unwritten.write_queue(writer, &activity, self);
-        let idling = activity.until_idle(self.shared.connections.limits.idle_close);
+        let idling = activity.until_idle(&self.shared.connections.limits);
         tokio::pin!(reading, writing, idling);
         let read_end = tokio::select! {
             end = &mut reading => end,
@@ -137,7 +137,13 @@ impl Connection {
             () = &mut idling => return CloseReason::Idle,
         };
         match read_end {
-            ReadEnd::EndOfStream => CloseReason::EndOfStream,
+            ReadEnd::EndOfStream => {
+                self.shared.connections.keep_for_answers(self.id, self.remote);
+                match time::timeout(HALF_CLOSED_WAIT, writing).await {
+                    Ok(WriteEnd::QueueEnded) | Err(_) => CloseReason::EndOfStream,
+                    Ok(end) => end.reason(),
+                }
+            }
             ReadEnd::Unfinished => CloseReason::Unfinished,
             ReadEnd::Failed(kind) => CloseReason::Error(kind),
             ReadEnd::Malformed => {
@@ -178,7 +184,10 @@ impl Connection {
             while let Some(unit) = framing.next() {
                 begun = None;
                 match unit {
-                    Unit::Message(bytes) => self.deliver(bytes).await,
+                    Unit::Message(bytes) => {
+                        activity.use_it();
+                        self.deliver(bytes).await;
+                    }
                     Unit::KeepAlive => self.answer_keep_alive(pongs),
                     Unit::Malformed { error, bytes } => {
                         self.report_malformed(error, bytes).await;
@@ -275,7 +284,10 @@ impl Unwritten {
                 self.taken.push_back(next);
             }
             match time::timeout(limit, self.write_once(writer, connection)).await {
-                Ok(Ok(())) => activity.touch(),
+                Ok(Ok(())) => {
+                    activity.touch();
+                    activity.use_it();
+                }
                 Ok(Err(error)) => return WriteEnd::Failed(error.kind()),
                 Err(_) => return WriteEnd::Stalled,
             }
@@ -361,11 +373,18 @@ impl Unwritten {
 struct Activity {
     began: Instant,
     last_millis: AtomicU64,
+    /// Whether it has ever carried a message: who connects and says nothing is not waited for long.
+    is_used: AtomicBool,
 }
 
 impl Activity {
     fn new() -> Self {
-        Self { began: Instant::now(), last_millis: AtomicU64::new(0) }
+        let (last_millis, is_used) = (AtomicU64::new(0), AtomicBool::new(false));
+        Self { began: Instant::now(), last_millis, is_used }
+    }
+
+    fn use_it(&self) {
+        self.is_used.store(true, Ordering::Relaxed);
     }
 
     fn touch(&self) {
@@ -373,8 +392,11 @@ impl Activity {
         self.last_millis.store(elapsed, Ordering::Relaxed);
     }
 
-    async fn until_idle(&self, limit: Duration) {
+    async fn until_idle(&self, limits: &StreamLimits) {
         loop {
+            let is_used = self.is_used.load(Ordering::Relaxed);
+            let limit = if is_used { limits.idle_close } else { 2 * limits.message_timeout };
+            let limit = limit.min(limits.idle_close);
             let last = Duration::from_millis(self.last_millis.load(Ordering::Relaxed));
             let deadline = self.began + last + limit;
             if deadline <= Instant::now() {

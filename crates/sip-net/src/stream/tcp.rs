@@ -7,12 +7,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use sip_message::Transport;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time;
 
 use crate::connections::Admitted;
-use crate::limits::{ACCEPT_BACKLOG, ACCEPT_REST};
+use crate::limits::{ACCEPT_BACKLOG, ACCEPT_REST, KEEP_ALIVE};
 use crate::stream::Shared;
 use crate::stream::connection::{self, Connection};
 
@@ -95,6 +95,8 @@ fn prepare(stream: &TcpStream, write_timeout: Duration) -> io::Result<SocketAddr
     // Messages are written whole: waiting for more only delays them.
     stream.set_nodelay(true)?;
     // Otherwise a peer that vanished is noticed after a quarter of an hour.
-    SockRef::from(stream).set_tcp_user_timeout(Some(write_timeout))?;
+    let socket = SockRef::from(stream);
+    socket.set_tcp_user_timeout(Some(write_timeout))?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE))?;
     stream.local_addr()
 }
