@@ -13,11 +13,12 @@ use sip_core::flow_token::{self, Reach};
 use sip_core::identity::{self, Demand, Verdict};
 use sip_core::reject::Reject;
 use sip_core::route::{self, Addressee, Routed};
+use sip_core::search::Search;
 use sip_core::target::{self, TargetSet};
 use sip_core::{registrar, validation};
 use sip_message::{Message, Method, OwnedMessage, StatusCode, Uri};
 use sip_transaction::{AckVerdict, Kind, ServerId, ServerKey};
-use store::{Answer as Stored, Aor, Completion, Query, StoreError};
+use store::{Answer as Stored, Completion, Query, StoreError};
 
 use crate::answer::{self, Answer};
 use crate::arrival::Arrival;
@@ -232,7 +233,7 @@ impl Worker {
             (Stage::CheckingSource { binding, demand }, Stored::Bindings(rows)) => {
                 self.check_source(id, &rows, binding, demand);
             }
-            (Stage::Locating { aor }, Stored::Bindings(rows)) => self.locate(id, &aor, &rows),
+            (Stage::Locating { search }, Stored::Bindings(rows)) => self.locate(id, search, &rows),
             (Stage::Reading { aor }, Stored::Bindings(rows)) => self.register(id, aor, &rows),
             (Stage::Writing { fields }, Stored::Done) => {
                 self.finish(id, &Answer { status: StatusCode::OK, fields });
@@ -336,9 +337,7 @@ impl Worker {
             (None, Addressee::User { .. }, None) => {
                 let uri = Uri::parse(&routed.request_uri).ok();
                 let aor = uri.and_then(|uri| self.world.names.aor(&uri)).ok_or(Reject::NotFound)?;
-                self.wait(id, Stage::Locating { aor: aor.clone() });
-                self.submit(id, Query::Bindings { aor });
-                return Ok(());
+                return self.look_for(id, Search::new(aor));
             }
             (None, _, _) => target::of_request_uri(request, &routed)?,
         };
@@ -364,12 +363,27 @@ impl Worker {
         Ok(())
     }
 
-    fn locate(&mut self, id: ContextId, aor: &Aor, rows: &[store::Binding]) {
+    /// Asks for whom the search wants next, or goes where it has led.
+    fn look_for(&mut self, id: ContextId, search: Search) -> Result<(), Reject> {
+        match search.next().cloned() {
+            Some(aor) => {
+                self.wait(id, Stage::Locating { search });
+                self.submit(id, Query::Bindings { aor });
+            }
+            None => {
+                let targets = search.finish()?;
+                self.fork(id, targets);
+            }
+        }
+        Ok(())
+    }
+
+    fn locate(&mut self, id: ContextId, mut search: Search, rows: &[store::Binding]) {
         let Some(context) = self.contexts.get(id) else { return };
         let request = context.request.clone();
-        match target::of_bindings(&request.view(), aor, rows, self.today) {
-            Ok(targets) => self.fork(id, targets),
-            Err(reject) => self.refuse(id, &reject),
+        let taken = search.take(&request.view(), rows, &self.world.names, self.today);
+        if let Err(reject) = taken.and_then(|()| self.look_for(id, search)) {
+            self.refuse(id, &reject);
         }
     }
 

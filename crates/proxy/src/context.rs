@@ -6,6 +6,7 @@ use sip_core::digest::Claim;
 use sip_core::identity::Demand;
 use sip_core::reject::Fields;
 use sip_core::response::ResponseContext;
+use sip_core::search::Search;
 use sip_core::target::TargetSet;
 use sip_message::OwnedMessage;
 use sip_transaction::{ClientId, ServerId};
@@ -74,7 +75,7 @@ pub(crate) enum Stage {
     /// The bindings, to see whether the request comes from this direct one.
     CheckingSource { binding: BindingId, demand: Demand },
     /// The bindings of the user that it is for.
-    Locating { aor: Aor },
+    Locating { search: Search },
     /// The bindings of the user that registers.
     Reading { aor: Aor },
     /// The write of new bindings; then these fields go into the 200.

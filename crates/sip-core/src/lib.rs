@@ -37,6 +37,7 @@ pub mod registrar;
 pub mod reject;
 pub mod response;
 pub mod route;
+pub mod search;
 pub mod selection;
 pub mod stateless;
 pub mod target;
