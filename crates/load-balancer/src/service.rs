@@ -73,6 +73,11 @@ impl Running {
         self.node.put(membership)
     }
 
+    /// Whether every thread still runs; one that does not has logged why.
+    pub fn is_alive(&self) -> bool {
+        self.threads.iter().all(|thread| !thread.is_finished())
+    }
+
     /// Ends every thread and closes every socket.
     pub fn stop(mut self) {
         self.halt();

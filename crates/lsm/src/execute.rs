@@ -245,13 +245,15 @@ fn published(membership: &Membership) -> String {
         let mut names: Vec<String> =
             members.iter().map(|member| member.instance.to_string()).collect();
         names.dedup();
-        names.join(" ")
+        names
     };
     let owners = list(&membership.proxies);
+    let verb = if owners.len() == 1 { "owns" } else { "own" };
+    let owners = owners.join(", ");
     let mut text =
-        format!("generation {} published: {owners} own the calls", membership.generation);
+        format!("generation {} published: {owners} {verb} the calls", membership.generation);
     if !membership.retired.is_empty() {
-        text.push_str(&format!(", {} on the way out", list(&membership.retired)));
+        text.push_str(&format!(", {} on the way out", list(&membership.retired).join(", ")));
     }
     text
 }

@@ -75,6 +75,20 @@ pub(crate) fn open_store(data: &Path) -> Result<(Admin, Config)> {
     Ok((store, config))
 }
 
+/// The same for commands that make nothing: a mistyped directory stays absent.
+pub(crate) fn open_existing_store(data: &Path) -> Result<(Admin, Config)> {
+    if data.is_dir() {
+        let data = data.canonicalize()?;
+        let path = configuration_of(&data)?.store_path(&data);
+        // Without its folder it is a store in memory, and told so.
+        if path.exists() || path.parent().is_some_and(|folder| !folder.exists()) {
+            return open_store(&data);
+        }
+    }
+    let remedy = "name the right directory with --data, or make a store with: sipcloud user add";
+    Err(Exit::Unavailable.because(format!("there is no store in {}; {remedy}", data.display())))
+}
+
 /// What the store's refusal means to a script.
 pub(crate) fn explain(error: AdminError) -> anyhow::Error {
     let exit = match error {

@@ -253,6 +253,16 @@ impl Config {
         Err(Exit::Configuration.because(faults.join("\n")))
     }
 
+    /// This one with the keys of `newer` that may change while the cloud runs.
+    pub(crate) fn reloaded(&self, newer: &Self) -> Self {
+        let mut config = self.clone();
+        config.manager = newer.manager.clone();
+        config.balancers = Balancers { threads: self.balancers.threads, ..newer.balancers.clone() };
+        config.proxies = Proxies { workers: self.proxies.workers, ..newer.proxies.clone() };
+        config.log.filter.clone_from(&newer.log.filter);
+        config
+    }
+
     /// The same as a file that [`Self::read`] takes.
     pub(crate) fn to_toml(&self) -> Result<String> {
         toml::to_string(self).context("the configuration cannot be written")

@@ -26,7 +26,8 @@ impl LogControl {
 /// Starts logging. Once per process.
 pub(crate) fn start(log: &Log) -> Result<LogControl> {
     let (filter, handle) = reload::Layer::new(filter(log)?);
-    let lines = fmt::layer().with_writer(std::io::stderr);
+    // A terminal that has gone is no reason to end.
+    let lines = fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
     let lines = if log.json {
         lines.json().boxed()
     } else {

@@ -184,7 +184,7 @@ impl Role {
 
     fn is_alive(&self) -> bool {
         match self {
-            Self::Balancer(_) => true,
+            Self::Balancer(running) => running.is_alive(),
             Self::Proxy(running) => running.is_alive(),
         }
     }

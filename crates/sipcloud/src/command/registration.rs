@@ -11,7 +11,7 @@ use store_drivers::admin::{Lifetime, NewRegistration, Which};
 
 use crate::cli;
 use crate::command::user::served_domain;
-use crate::command::{explain, open_store};
+use crate::command::{explain, open_existing_store, open_store};
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::show;
@@ -19,7 +19,7 @@ use crate::show;
 pub(crate) fn run(command: &cli::Registration) -> Result<Option<Exit>> {
     match command {
         cli::Registration::List { aor, data, json } => {
-            let (mut store, config) = open_store(&data.data)?;
+            let (mut store, config) = open_existing_store(&data.data)?;
             let aor = aor.as_ref().map(|aor| in_served_domain(&config, aor));
             let now = now();
             for registration in store.registrations(aor.as_ref(), now).map_err(explain)? {
@@ -53,7 +53,7 @@ fn add(arguments: &cli::RegistrationAdd) -> Result<()> {
 }
 
 fn remove(data: &Path, aor: &Aor, contact: Option<&str>) -> Result<()> {
-    let (mut store, config) = open_store(data)?;
+    let (mut store, config) = open_existing_store(data)?;
     let aor = in_served_domain(&config, aor);
     let which = contact.map_or(Which::All, |contact| Which::Contact(contact.as_bytes().to_vec()));
     let removed = store.remove_registrations(&aor, &which, now()).map_err(explain)?;

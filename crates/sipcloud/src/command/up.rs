@@ -28,11 +28,12 @@ use lock::Lock;
 use supervisor::Supervisor;
 
 pub(crate) fn run(arguments: &cli::Up) -> Result<Option<Exit>> {
-    let config = with_flags(Config::read_or_default(arguments.config.as_deref())?, arguments);
-    let mut config = config.checked()?;
+    let configured =
+        || with_flags(Config::read_or_default(arguments.config.as_deref())?, arguments).checked();
+    let mut config = configured()?;
     let data = open_data(&arguments.data.data)?;
     let _lock = Lock::take(&data)?;
-    let _log = logging::start(&config.log)?;
+    let log = logging::start(&config.log)?;
     let secrets = Secrets::load_or_make(&data)?;
     let _memory = claim_memory(&config, &data)?;
     serve_realms_of_users(&mut config, &data)?;
@@ -45,7 +46,17 @@ pub(crate) fn run(arguments: &cli::Up) -> Result<Option<Exit>> {
 
     let display = Display::new(arguments.json);
     let runtime = super::small_runtime()?;
-    runtime.block_on(Supervisor::new(data, config, secrets, display)?.run())
+    let reread = |in_use: &Config| {
+        // Without a file of the operator's the running one is the file to edit.
+        if arguments.config.is_none() {
+            return Ok(in_use.reloaded(&Config::read(&running)?));
+        }
+        let config = in_use.reloaded(&configured()?).checked()?;
+        log.reload(&config.log)?;
+        files::write_private(&running, config.to_toml()?.as_bytes())?;
+        Ok(config)
+    };
+    runtime.block_on(Supervisor::new(data, config, secrets, display, Box::new(reread))?.run())
 }
 
 fn with_flags(mut config: Config, arguments: &cli::Up) -> Config {

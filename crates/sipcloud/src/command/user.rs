@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use store::CredentialKey;
 
 use crate::cli;
-use crate::command::{explain, open_store};
+use crate::command::{explain, open_existing_store, open_store};
 use crate::config::Config;
 use crate::exit::Exit;
 
@@ -21,19 +21,19 @@ pub(crate) fn run(command: &cli::User) -> Result<Option<Exit>> {
             warn_if_not_served(&config, &user.realm);
         }
         cli::User::Passwd(name) => {
-            let (mut store, config) = open_store(&name.data.data)?;
+            let (mut store, config) = open_existing_store(&name.data.data)?;
             let user = in_served_realm(&config, &name.user);
             store.change_password(&user, read_password(&user)?.as_bytes()).map_err(explain)?;
             println!("changed the password of {user}");
         }
         cli::User::Remove(name) => {
-            let (mut store, config) = open_store(&name.data.data)?;
+            let (mut store, config) = open_existing_store(&name.data.data)?;
             let user = in_served_realm(&config, &name.user);
             store.remove_user(&user).map_err(explain)?;
             println!("removed {user}");
         }
         cli::User::List { data, realm, json } => {
-            let (mut store, _) = open_store(&data.data)?;
+            let (mut store, _) = open_existing_store(&data.data)?;
             for user in store.users(realm.as_deref()).map_err(explain)? {
                 if *json {
                     let CredentialKey { realm, username } = user;

@@ -65,11 +65,28 @@ pub(super) fn parse(text: &str) -> Result<Config, Vec<Fault>> {
     if !faults.is_empty() {
         return Err(faults);
     }
-    toml::from_str(text).map_err(|error| {
+    let config: Result<Config, _> = toml::from_str(text);
+    let config = config.map(|config| with_room_for_one(config, table.get_ref()));
+    config.map_err(|error| {
         let line = place(&error);
         let key = line.and_then(|line| key_on(text, table.get_ref(), line)).unwrap_or_default();
         vec![Fault { line, key, remedy: error.message().to_owned() }]
     })
+}
+
+/// One address has room for one balancer: so many is then the default.
+fn with_room_for_one(mut config: Config, table: &DeTable<'_>) -> Config {
+    let is_said = table.iter().any(|(name, value)| match value.get_ref() {
+        DeValue::Table(keys) => {
+            name.get_ref() == "balancers"
+                && keys.iter().any(|(key, _)| key.get_ref() == "instances_max")
+        }
+        _ => false,
+    });
+    if !config.local.listen.is_empty() && !is_said {
+        config.balancers.instances_max = 1;
+    }
+    config
 }
 
 /// Gives every fault the line on which its key stands.

@@ -56,7 +56,7 @@ fn every_fault_names_line_key_and_remedy() {
         Row { text: "[service]\ntrusted_trunks = [\"1.2.3.4/33\"]", line: Some(2), key: "service.trusted_trunks", remedy: "neither" },
         Row { text: "[local]\nnetwork = \"10.0\"",           line: Some(2), key: "local.network",       remedy: "must be 127" },
         Row { text: "[local]\nlisten = \"0.0.0.0\"\n[balancers]\ninstances_max = 1", line: Some(2), key: "local.listen", remedy: "one address of this machine" },
-        Row { text: "[local]\nlisten = \"192.0.2.1\"",       line: None,    key: "balancers.instances_max", remedy: "must be 1 together" },
+        Row { text: "[local]\nlisten = \"192.0.2.1\"\n[balancers]\ninstances_max = 2", line: Some(4), key: "balancers.instances_max", remedy: "must be 1 together" },
         Row { text: "[log]\nfilter = \"info,=\"",            line: Some(2), key: "log.filter",          remedy: "is no filter" },
         Row { text: "[digest]\nalgorithms = [\"SHA1\"]",     line: Some(2), key: "digest.algorithms",   remedy: "is none of MD5" },
         Row { text: "[manager\n",                            line: Some(1), key: "",                    remedy: "no TOML" },
@@ -68,6 +68,23 @@ fn every_fault_names_line_key_and_remedy() {
         assert_eq!(fault.key, row.key, "{:?}: {fault}", row.text);
         assert!(fault.remedy.contains(row.remedy), "{:?}: {fault}", row.text);
     }
+}
+
+#[test]
+fn an_address_alone_means_one_balancer() {
+    let config = Config::parse("[local]\nlisten = \"192.0.2.1\"").expect("good");
+    assert_eq!(config.balancers.instances_max, 1);
+}
+
+#[test]
+fn only_what_may_change_is_reloaded() {
+    let running = Config::default();
+    let text = "[local]\nnetwork = \"127.9\"\n[proxies]\nworkers = 3\ninstances_min = 2\n\
+                [manager]\nfreeze = true\n[log]\nfilter = \"debug\"";
+    let reloaded = running.reloaded(&Config::parse(text).expect("good"));
+    assert_eq!((reloaded.proxies.instances_min, reloaded.manager.freeze), (2, true));
+    assert_eq!(reloaded.log.filter, "debug");
+    assert_eq!((reloaded.local.network.as_str(), reloaded.proxies.workers), ("127.0", 1));
 }
 
 #[test]

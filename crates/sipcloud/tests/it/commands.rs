@@ -75,3 +75,22 @@ fn commands_without_a_cloud_say_so() {
         assert!(told.contains("sipcloud up"), "{command}: {told}");
     }
 }
+
+#[test]
+fn a_mistyped_directory_is_refused_and_not_made() {
+    let data = Data::new("mistyped");
+    let commands = [
+        "user list",
+        "user remove alice@sipcloud.test",
+        "user passwd alice@sipcloud.test",
+        "registration list",
+        "registration remove alice@sipcloud.test",
+    ];
+    for command in commands {
+        let output = data.run(command, "x\n");
+        assert_eq!(output.status.code(), Some(69), "{command}");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(told.contains("there is no store in"), "{command}: {told}");
+        assert!(!data.path.exists(), "{command}");
+    }
+}

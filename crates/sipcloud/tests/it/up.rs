@@ -100,6 +100,19 @@ fn a_cloud_comes_up_outlives_its_manager_and_leaves_nothing() {
     };
     assert_eq!(pids(&before).len(), 2, "one balancer, one proxy: {before}");
 
+    // SIGHUP takes over what may change, and ends nothing.
+    let file = data.path.join("test.toml");
+    let text = std::fs::read_to_string(&file).expect("there");
+    write(&file, &format!("{text}[proxies]\ninstances_max = 3\n"));
+    cloud.signal("-HUP");
+    let running = || std::fs::read_to_string(data.path.join("running.toml")).expect("there");
+    while !running().contains("instances_max = 3") {
+        cloud.next("status");
+    }
+    cloud.next("status");
+    let reloaded = fleet();
+    assert_eq!(reloaded["manager"]["pid"], before["manager"]["pid"], "the manager goes on");
+
     let second = data.run("up", "");
     let told = String::from_utf8_lossy(&second.stderr).into_owned();
     assert_eq!(second.status.code(), Some(69), "{told}");

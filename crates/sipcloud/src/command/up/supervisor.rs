@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use fleet::Tier;
 use node_api::ManagerClient;
 use node_api::wire::FleetStatus;
-use provider_drivers::process::{self, Ended, ProcessIdentity};
+use provider_drivers::process::{self, Ended, ProcessIdentity, Signal};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 
@@ -36,13 +36,19 @@ const EARLY_DEATHS_MAX: u32 = 3;
 /// Without a call possible after this long, it is said what is missing.
 const SLOW_START: Duration = Duration::from_secs(20);
 
-pub(super) struct Supervisor {
+/// Takes over what the operator's file says now, and writes it where the manager reads it.
+pub(super) type Reread<'a> = Box<dyn Fn(&Config) -> Result<Config> + 'a>;
+
+pub(super) struct Supervisor<'a> {
     data: PathBuf,
     config: Config,
     secrets: Secrets,
     display: Display,
     manager: Option<Manager>,
     early_deaths: u32,
+    reread: Reread<'a>,
+    /// SIGHUP came and the manager has not been told.
+    is_reload_owed: bool,
     is_ready: bool,
     /// Ticks since the start, to tell when a start is slow.
     ticks: u32,
@@ -58,12 +64,13 @@ enum Next {
     Stop,
 }
 
-impl Supervisor {
+impl<'a> Supervisor<'a> {
     pub(super) fn new(
         data: PathBuf,
         config: Config,
         secrets: Secrets,
         display: Display,
+        reread: Reread<'a>,
     ) -> Result<Self> {
         let mut this = Self {
             data,
@@ -72,6 +79,8 @@ impl Supervisor {
             display,
             manager: None,
             early_deaths: 0,
+            reread,
+            is_reload_owed: false,
             is_ready: false,
             ticks: 0,
         };
@@ -90,13 +99,13 @@ impl Supervisor {
     }
 
     async fn supervise(&mut self, end: &mut EndSignals) -> Result<()> {
-        let (mut terminal_gone, mut child_ended) = (hangup()?, signal(SignalKind::child())?);
+        let (mut hangups, mut child_ended) = (hangup()?, signal(SignalKind::child())?);
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let next = tokio::select! {
                 () = end.recv() => Next::Stop,
-                _ = terminal_gone.recv() => Next::Stop,
+                _ = hangups.recv() => self.reload(),
                 _ = child_ended.recv() => self.look_after_manager().await?,
                 _ = ticks.tick() => self.tick().await?,
             };
@@ -106,12 +115,40 @@ impl Supervisor {
         }
     }
 
+    /// SIGHUP: nothing ends, whether the file is good or not.
+    fn reload(&mut self) -> Next {
+        match (self.reread)(&self.config) {
+            Ok(config) => {
+                self.config = config;
+                self.is_reload_owed = true;
+                self.pass_reload_on();
+            }
+            Err(error) => tracing::warn!("nothing changed: {error:#}"),
+        }
+        Next::GoOn
+    }
+
+    /// Tells the manager to read its file again, once it has begun to listen for that.
+    fn pass_reload_on(&mut self) {
+        if !self.is_reload_owed || self.client().is_none() {
+            return;
+        }
+        if let Some(manager) = &self.manager {
+            match manager.process.signal(Signal::Reload) {
+                Ok(_) => tracing::info!("the manager was told to read its configuration again"),
+                Err(error) => tracing::warn!(%error, "the manager cannot be told to reload"),
+            }
+            self.is_reload_owed = false;
+        }
+    }
+
     async fn tick(&mut self) -> Result<Next> {
         self.ticks += 1;
         if let Some(manager) = &mut self.manager {
             manager.lived += TICK;
         }
         self.look_after_manager().await?;
+        self.pass_reload_on();
         let fleet = match self.client() {
             Some(client) => client.fleet().await.ok(),
             None => None,
@@ -165,10 +202,9 @@ impl Supervisor {
         if end.is_none() && manager.process.is_alive() {
             return Ok(Next::GoOn);
         }
-        let lived_long = manager.lived >= GOOD_LIFE;
+        let (pid, lived_long) = (manager.process.pid, manager.lived >= GOOD_LIFE);
         self.manager = None;
         self.check_early_death(end, lived_long)?;
-        let pid = end.map_or(0, |ended| ended.pid);
         if self.is_ready {
             tracing::warn!(pid, "the manager died; calls go on, another one starts");
         }
