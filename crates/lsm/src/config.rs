@@ -10,6 +10,8 @@ use node_api::wire::{NodeConfiguration, Secret, SipAddresses};
 use provider::Addresses;
 use scaling::{ScalingPolicy, Timing};
 
+use crate::store_tier::StoreWatch;
+
 /// Everything but the drivers.
 #[derive(Clone, Debug)]
 pub struct LsmConfiguration {
@@ -24,6 +26,7 @@ pub struct LsmConfiguration {
     pub journal_limits: JournalLimits,
     /// First half of every generation.
     pub fence: u64,
+    pub store: StoreWatch,
 }
 
 /// What may change while the manager runs.

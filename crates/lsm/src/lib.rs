@@ -17,7 +17,7 @@
 //! # Reading order
 //!
 //! `config` → `observe` and `rates` (what is) → `reconcile` (the loop) → `execute` (what is done)
-//! → `journal` and `report` (what is told) → `service` (how it is started and asked).
+//! → `journal`, `report` and `store_tier` (what is told) → `service` (how it is started and asked).
 
 mod clock;
 mod config;
@@ -29,6 +29,7 @@ mod rates;
 mod reconcile;
 mod report;
 mod service;
+mod store_tier;
 
 pub use clock::{Clock, SystemClock};
 pub use config::{JournalLimits, LsmConfiguration, NodeTemplate, Settings};
@@ -36,3 +37,4 @@ pub use journal::Journal;
 pub use nodes::{HttpNodes, NodeAccess};
 pub use reconcile::{Manager, Pace, Seams};
 pub use service::{Lsm, LsmError, start, terminate_all};
+pub use store_tier::{StoreNews, StoreWatch};

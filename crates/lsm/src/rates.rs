@@ -13,8 +13,26 @@ pub(crate) struct Sample {
     calls: u64,
     cpu_seconds: f64,
     network_bytes: u64,
+    store: StoreTotals,
     /// A balancer's calls to each proxy.
     calls_to: BTreeMap<InstanceId, u64>,
+}
+
+/// What a proxy asked its store.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct StoreTotals {
+    queries: u64,
+    failures: u64,
+    latency_us: u64,
+}
+
+/// The same between two polls.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct StoreRates {
+    pub(crate) queries_per_s: f64,
+    pub(crate) failures_per_s: f64,
+    /// Time that all queries took together.
+    pub(crate) busy_ms_per_s: f64,
 }
 
 /// What a node did between two polls.
@@ -24,6 +42,7 @@ pub(crate) struct Rates {
     /// Of one core.
     pub(crate) cpu_percent: f64,
     pub(crate) network_bytes_per_s: f64,
+    pub(crate) store: StoreRates,
     pub(crate) calls_to: BTreeMap<InstanceId, CallRate>,
 }
 
@@ -41,6 +60,11 @@ impl Sample {
             network_bytes: status
                 .network_received_bytes_total
                 .saturating_add(status.network_sent_bytes_total),
+            store: StoreTotals {
+                queries: status.store_queries_total,
+                failures: status.store_failures_total,
+                latency_us: status.store_latency_us_total,
+            },
             calls_to,
         }
     }
@@ -53,6 +77,7 @@ impl Sample {
             calls: 0,
             cpu_seconds: 0.0,
             network_bytes: 0,
+            store: StoreTotals::default(),
             calls_to: BTreeMap::new(),
         }
     }
@@ -83,8 +108,20 @@ impl Sample {
             calls: CallRate::of(calls, elapsed_ms),
             cpu_percent: (self.cpu_seconds - before.cpu_seconds).max(0.0) / seconds * 100.0,
             network_bytes_per_s: bytes as f64 / seconds,
+            store: self.store.since(before.store, seconds),
             calls_to,
         })
+    }
+}
+
+impl StoreTotals {
+    fn since(self, before: Self, seconds: f64) -> StoreRates {
+        let per_s = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds;
+        StoreRates {
+            queries_per_s: per_s(self.queries, before.queries),
+            failures_per_s: per_s(self.failures, before.failures),
+            busy_ms_per_s: per_s(self.latency_us, before.latency_us) / 1_000.0,
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use crate::nodes::NodeAccess;
 use crate::observe::{Observer, RoundKind, Snapshot, Sources};
 use crate::report;
 use crate::service::Shared;
+use crate::store_tier::{self, StoreWatch};
 
 /// Polls kept for the decisions.
 const POLLS_MAX: usize = 256;
@@ -50,6 +51,9 @@ pub struct Manager {
     seams: Seams,
     shared: Arc<Shared>,
     observer: Observer,
+    store: StoreWatch,
+    /// The last advice about the store that was told.
+    advised: String,
     polls: BTreeMap<Tier, Vec<Poll>>,
     memory: Memory,
     standings: Option<BTreeMap<InstanceId, Standing>>,
@@ -81,6 +85,8 @@ impl Manager {
             seams,
             shared: Arc::new(shared),
             observer: Observer::default(),
+            store: config.store,
+            advised: String::new(),
             polls: BTreeMap::new(),
             memory: Memory::default(),
             standings: None,
@@ -303,9 +309,18 @@ impl Manager {
         tokio::time::timeout(limit, self.seams.dns.published()).await.ok()?.ok()?
     }
 
-    fn report(&self, now_ms: u64, snapshot: &Snapshot, plan: &Plan, zone: Option<&Zone>) {
+    fn report(&mut self, now_ms: u64, snapshot: &Snapshot, plan: &Plan, zone: Option<&Zone>) {
         let status = manager_status(&self.settings, self.started_at_ms, self.rounds_total);
-        let fleet = report::fleet_status(now_ms, status, &self.settings, snapshot, plan, zone);
+        let mut fleet = report::fleet_status(now_ms, status, &self.settings, snapshot, plan, zone);
+        let store = store_tier::status(&self.store, snapshot);
+        if self.advised != store.advice {
+            self.advised.clone_from(&store.advice);
+            let well = "all is well with it again";
+            let text = if store.advice.is_empty() { well } else { store.advice.as_str() };
+            let about = Some(Tier::Store.name().to_owned());
+            self.tell(Event { tier: about, ..report::event(now_ms, EventKind::Manager, text) });
+        }
+        fleet.store = Some(store);
         self.shared.publish(fleet);
     }
 

@@ -47,6 +47,7 @@ pub(crate) fn fleet_status(
         tiers: plan.tiers.iter().map(tier).collect(),
         instances: snapshot.machines.iter().map(instance).collect(),
         dns: zone.map(dns_records).unwrap_or_default(),
+        store: None,
     }
 }
 
@@ -59,6 +60,7 @@ pub(crate) const fn nothing_yet(at_ms: u64, manager: ManagerStatus) -> FleetStat
         tiers: Vec::new(),
         instances: Vec::new(),
         dns: Vec::new(),
+        store: None,
     }
 }
 

@@ -10,12 +10,12 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use configuration::{
-    Control, Digest, Key, KeyError, Keys, Limits, Log, NodeConfiguration, Registration,
-    SipAddresses, StoreConfiguration, StoreKind, Timers,
+    Cassandra, Control, Digest, Key, KeyError, Keys, Limits, Log, NodeConfiguration,
+    ReadConsistency, Registration, SipAddresses, StoreConfiguration, StoreKind, Timers,
 };
 pub use manager::{
     DnsRecord, Event, EventKind, EventsPage, FleetStatus, InstanceStatus, ManagerStatus, Problem,
-    TierStatus,
+    StoreNode, StoreTierStatus, TierStatus,
 };
 pub use membership::{Balancer, Generation, Member, Membership};
 pub use node::{CallsToMember, DrainAnswer, NodeStatus, StoreHealth, WorkerStatus};

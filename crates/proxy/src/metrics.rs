@@ -118,6 +118,12 @@ counters! {
     counter queries_write = "sipcloud_proxy_store_queries_total" r#"kind="write""#;
     /// Store queries that failed.
     counter query_failures = "sipcloud_proxy_store_failures_total" "";
+    /// Store queries that were answered or failed.
+    counter store_answers = "sipcloud_proxy_store_answers_total" "";
+    /// Time that store queries took together, in microseconds.
+    counter store_latency_us = "sipcloud_proxy_store_latency_microseconds_total" "";
+    /// Credentials that were found in the cache, or that another query in flight was asked for.
+    counter store_saved = "sipcloud_proxy_store_queries_saved_total" "";
     /// Messages that came, keep-alives included.
     counter messages_received = "sipcloud_proxy_messages_received_total" "";
     /// Messages that left.

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use node_api::wire::StoreKind;
 use store::{Aor, CredentialKey};
 use store_drivers::admin::{parse_aor, parse_user};
 
@@ -51,6 +52,9 @@ pub(crate) enum Command {
     /// List, add and remove registrations (bindings of addresses to contacts).
     #[command(subcommand)]
     Registration(Registration),
+    /// Make, check or copy the database of users and registrations.
+    #[command(subcommand)]
+    Store(Store),
     /// Make calls: callers, callees, or both as the demonstration does.
     #[command(subcommand)]
     Load(Box<Load>),
@@ -231,10 +235,50 @@ pub(crate) struct RegistrationAdd {
     pub data: DataDirectory,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum Store {
+    /// Make the keyspace and its tables, or what of them is missing; safe to repeat, also while a
+    /// cloud runs. Afterwards the other commands on this data directory use this store.
+    Init(StorePlace),
+    /// Say whether the store is there, has the right schema, and which of its nodes are up.
+    Check(StorePlace),
+    /// Copy users and registrations from one kind of store into another and count them there.
+    ///
+    /// Both may be in use. What is newer in the target stays, so that it can be repeated.
+    Migrate {
+        #[arg(long, value_enum)]
+        from: StoreChoice,
+        #[arg(long, value_enum)]
+        to: StoreChoice,
+        #[command(flatten)]
+        place: StorePlace,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StorePlace {
+    #[command(flatten)]
+    pub data: DataDirectory,
+    /// Configuration file; without it, what the data directory was last used with.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum StoreChoice {
     Sqlite,
     Memory,
+    Cassandra,
+}
+
+impl StoreChoice {
+    pub(crate) fn kind(self) -> StoreKind {
+        match self {
+            Self::Sqlite => StoreKind::Sqlite,
+            Self::Memory => StoreKind::Memory,
+            Self::Cassandra => StoreKind::Cassandra,
+        }
+    }
 }
 
 /// `MIN` or `MIN..MAX`.

@@ -8,6 +8,7 @@ pub(crate) mod manager;
 pub(crate) mod node;
 pub(crate) mod registration;
 pub(crate) mod status;
+pub(crate) mod store;
 pub(crate) mod up;
 pub(crate) mod user;
 
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use node_api::ManagerClient;
-use store_drivers::StoreLocation;
+use node_api::wire::StoreKind;
 use store_drivers::admin::{Admin, AdminError};
 
 use crate::config::Config;
@@ -63,15 +64,16 @@ pub(crate) fn open_store(data: &Path) -> Result<(Admin, Config)> {
     let data = open_data(data)?;
     let config = configuration_of(&data)?;
     let path = config.store_path(&data);
-    if path.parent().is_some_and(|folder| !folder.exists()) {
+    let is_file = config.store.kind != StoreKind::Cassandra;
+    if is_file && path.parent().is_some_and(|folder| !folder.exists()) {
         let folder = data.display();
         return Err(Exit::Unavailable.because(format!(
             "the store of {folder} is in memory and no cloud runs; start one with: sipcloud up \
              --data {folder} --store memory",
         )));
     }
-    let store = Admin::open(&StoreLocation::sqlite(&path))
-        .map_err(|error| Exit::Unavailable.because(format!("{}: {error}", path.display())))?;
+    let store = Admin::open(&config.store_location(&data)?)
+        .map_err(|error| Exit::Unavailable.because(format!("the store: {error}")))?;
     Ok((store, config))
 }
 

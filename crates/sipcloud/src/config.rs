@@ -4,6 +4,7 @@
 
 mod check;
 mod file;
+mod store;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::exit::Exit;
 
 pub(crate) use file::Fault;
+pub(crate) use store::{Store, cache, location};
 
 /// Overrides `log.filter` of every process.
 const LOG_VARIABLE: &str = "SIPCLOUD_LOG";
@@ -190,20 +192,6 @@ impl Default for Proxies {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct Store {
-    pub kind: StoreKind,
-    /// The SQLite file; empty: `store.db` in the data directory.
-    pub path: PathBuf,
-}
-
-impl Default for Store {
-    fn default() -> Self {
-        Self { kind: StoreKind::Sqlite, path: PathBuf::new() }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
 pub(crate) struct Dns {
     pub enabled: bool,
     /// Where the embedded server answers; empty: the manager's loopback address.
@@ -283,12 +271,12 @@ impl Config {
         self.local.listen.parse().ok()
     }
 
-    /// Where the store's file is; `memory` is a file in the memory of this machine.
+    /// Where the store's file is, if it is one; `memory` is a file in the memory of this machine.
     pub(crate) fn store_path(&self, data: &Path) -> PathBuf {
         match self.store.kind {
             StoreKind::Memory => Path::new("/dev/shm").join(memory_folder(data)).join(MEMORY_FILE),
-            StoreKind::Sqlite if self.store.path.as_os_str().is_empty() => data.join("store.db"),
-            StoreKind::Sqlite => data.join(&self.store.path),
+            _ if self.store.path.as_os_str().is_empty() => data.join("store.db"),
+            StoreKind::Sqlite | StoreKind::Cassandra => data.join(&self.store.path),
         }
     }
 }

@@ -43,6 +43,7 @@ fn run(command: Command) -> Result<Option<Exit>> {
         Command::CheckConfig(arguments) => command::check_config::run(&arguments),
         Command::User(command) => command::user::run(&command),
         Command::Registration(command) => command::registration::run(&command),
+        Command::Store(command) => command::store::run(&command),
         Command::Load(arguments) => command::load::run(&arguments),
     }
 }

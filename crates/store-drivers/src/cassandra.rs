@@ -17,6 +17,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use store::ledger::Ledger;
 use store::{Completion, Query, Store, StoreCounters, StoreHealth, Ticket, Wake};
@@ -150,6 +151,28 @@ pub fn init(
 /// As [`init`], and a keyspace that is missing or older than this program.
 pub fn check(options: &CassandraOptions) -> Result<KeyspaceReport, OpenError> {
     wait(schema::check(options))
+}
+
+/// Tells which nodes are up, again and again, until it is dropped.
+pub async fn watch(
+    options: CassandraOptions,
+    interval: Duration,
+    mut tell: impl FnMut(Vec<ClusterNode>) + Send,
+) {
+    let mut last: Vec<ClusterNode> = Vec::new();
+    let mut session = None;
+    loop {
+        if last.iter().all(|node| !node.is_up) {
+            // The driver's own attempts become rare; and names may lead to new addresses.
+            session = cluster::connect(&options).await.ok();
+        }
+        match &session {
+            Some(session) => last = schema::nodes(session),
+            None => last.iter_mut().for_each(|node| node.is_up = false),
+        }
+        tell(last.clone());
+        tokio::time::sleep(interval).await;
+    }
 }
 
 fn wait<T>(future: impl Future<Output = Result<T, OpenError>>) -> Result<T, OpenError> {

@@ -18,11 +18,12 @@
 //! `sqlite/file` and `sqlite/schema.sql` (the file) → `temporary` (the same file in memory) →
 //! `cassandra` (the handle) → `cassandra/engine` (its thread) → `cassandra/statements` and
 //! `cassandra/schema.cql` (the queries, the tables) → `credential_cache` (before any of them) →
-//! `admin` (for the command line).
+//! `admin` and `copy` (for the command line).
 
 pub mod admin;
 pub mod cassandra;
 mod clock;
+pub mod copy;
 pub mod credential_cache;
 mod error;
 pub mod sqlite;

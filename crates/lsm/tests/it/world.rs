@@ -355,6 +355,7 @@ pub(crate) fn configuration(journal: PathBuf) -> LsmConfiguration {
         journal,
         journal_limits: JournalLimits::default(),
         fence: 1,
+        store: lsm::StoreWatch::default(),
     }
 }
 
@@ -369,7 +370,7 @@ fn node_configuration() -> NodeConfiguration {
         keys: Keys::from(&keys),
         domains: vec!["example.net".to_owned()],
         service_names: vec!["example.net".to_owned()],
-        store: StoreConfiguration { kind: StoreKind::Memory, path: PathBuf::new() },
+        store: StoreConfiguration::file(StoreKind::Memory, ""),
         timers: Timers::default(),
         limits: Limits::default(),
         registration: Registration::default(),

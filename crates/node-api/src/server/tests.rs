@@ -165,6 +165,7 @@ impl ManagerHandle for FakeManager {
             tiers: Vec::new(),
             instances: Vec::new(),
             dns: Vec::new(),
+            store: None,
         }
     }
 

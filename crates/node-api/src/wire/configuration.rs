@@ -137,6 +137,27 @@ pub struct StoreConfiguration {
     pub kind: StoreKind,
     /// The file; for `memory` a file that is gone after the run.
     pub path: PathBuf,
+    /// The cluster, for `cassandra`.
+    #[serde(default)]
+    pub cassandra: Option<Cassandra>,
+    /// How long a worker believes a credential; zero: it asks each time.
+    #[serde(default)]
+    pub credential_cache_lifetime_s: u32,
+    #[serde(default)]
+    pub credential_cache_max: u32,
+}
+
+impl StoreConfiguration {
+    /// A file, and no cache.
+    pub fn file(kind: StoreKind, path: impl Into<PathBuf>) -> Self {
+        Self {
+            kind,
+            path: path.into(),
+            cassandra: None,
+            credential_cache_lifetime_s: 0,
+            credential_cache_max: 0,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,6 +165,35 @@ pub struct StoreConfiguration {
 pub enum StoreKind {
     Sqlite,
     Memory,
+    Cassandra,
+}
+
+/// A Cassandra cluster as its clients find it. Empty text and paths mean "none".
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cassandra {
+    /// `host` or `host:port`.
+    pub contact_points: Vec<String>,
+    pub keyspace: String,
+    pub datacenter: String,
+    pub user: String,
+    pub password: Secret,
+    pub tls_ca_file: PathBuf,
+    pub tls_certificate_file: PathBuf,
+    pub tls_key_file: PathBuf,
+    pub read_consistency: ReadConsistency,
+    /// After it a second node is asked as well.
+    pub query_timeout_ms: u32,
+    /// After it a query is given up.
+    pub query_deadline_ms: u32,
+    pub queries_in_flight_max: u32,
+}
+
+/// How many replicas a read asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadConsistency {
+    LocalQuorum,
+    LocalOne,
 }
 
 /// SIP timers (RFC 3261 table 4).

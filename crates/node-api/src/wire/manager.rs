@@ -19,6 +19,35 @@ pub struct FleetStatus {
     pub tiers: Vec<TierStatus>,
     pub instances: Vec<InstanceStatus>,
     pub dns: Vec<DnsRecord>,
+    /// The database tier, once something is known of it.
+    #[serde(default)]
+    pub store: Option<StoreTierStatus>,
+}
+
+/// The database tier. The manager watches it and starts nothing there: an operator does.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StoreTierStatus {
+    /// `sqlite`, `memory` or `cassandra`.
+    pub kind: String,
+    /// Its nodes; none for a file.
+    pub nodes: Vec<StoreNode>,
+    /// Queries of all proxies together.
+    pub queries_per_s: f64,
+    /// Of those, the ones that were not answered.
+    pub failures_per_s: f64,
+    /// Mean over the last round, from a proxy's question to its answer; zero: nobody asked.
+    pub latency_ms: f64,
+    /// What an operator should do, if anything.
+    pub advice: String,
+}
+
+/// One node of the database tier.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreNode {
+    pub address: SocketAddr,
+    pub datacenter: String,
+    /// Whether it has a connection with us.
+    pub is_up: bool,
 }
 
 /// The manager itself.

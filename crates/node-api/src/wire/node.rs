@@ -61,6 +61,13 @@ pub struct NodeStatus {
     pub messages_dropped_total: u64,
     #[serde(default)]
     pub store: StoreHealth,
+    /// Queries that the store answered, those that it did not, and how long all of them took.
+    #[serde(default)]
+    pub store_queries_total: u64,
+    #[serde(default)]
+    pub store_failures_total: u64,
+    #[serde(default)]
+    pub store_latency_us_total: u64,
     /// Oldest generation that a live transaction is stamped with.
     #[serde(default)]
     pub oldest_stamp: Option<Generation>,
@@ -100,6 +107,9 @@ impl NodeStatus {
             messages_sent_total: 0,
             messages_dropped_total: 0,
             store: StoreHealth::Unused,
+            store_queries_total: 0,
+            store_failures_total: 0,
+            store_latency_us_total: 0,
             oldest_stamp: None,
             last_sip_activity_ms: 0,
             streams_open: 0,

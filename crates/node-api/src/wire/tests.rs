@@ -21,7 +21,7 @@ fn configuration() -> NodeConfiguration {
         keys: Keys::from(&keys),
         domains: vec!["example.net".to_owned()],
         service_names: vec!["sip.example.net".to_owned()],
-        store: StoreConfiguration { kind: StoreKind::Sqlite, path: "/data/store.db".into() },
+        store: StoreConfiguration::file(StoreKind::Sqlite, "/data/store.db"),
         timers: Timers::default(),
         limits: Limits::default(),
         registration: Registration::default(),

@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use lsm::Lsm;
+use lsm::{Lsm, StoreNews};
+use node_api::wire::{StoreKind, StoreNode};
 use provider::in_process::InProcessDns;
 use provider::{ComputeProvider, DnsProvider};
 use provider_drivers::process::ProcessIdentity;
 use provider_drivers::{EmbeddedDns, LocalCompute, LocalOptions};
 use sip_net::clock;
+use store_drivers::cassandra::{self, ClusterNode};
 
 use crate::cli;
 use crate::command::open_data;
@@ -72,6 +74,7 @@ async fn start(config: &Config, data: &Path) -> Result<Lsm> {
     let secrets = Secrets::load_or_make(data)?;
     let token = secrets.manager_token.clone();
     let settings = settings::configuration(config, &secrets, data, next_fence(data)?)?;
+    watch_store(config, data, settings.store.news.clone())?;
     let compute: Arc<dyn ComputeProvider> = Arc::new(compute(config, data)?);
     let lsm = lsm::start(settings, compute, dns(config).await?)
         .await
@@ -81,6 +84,24 @@ async fn start(config: &Config, data: &Path) -> Result<Lsm> {
         .write(data)
         .context("cannot write where the manager answers")?;
     Ok(lsm)
+}
+
+/// Follows which nodes of the database are up, as long as the runtime lasts.
+fn watch_store(config: &Config, data: &Path, news: StoreNews) -> Result<()> {
+    if config.store.kind != StoreKind::Cassandra {
+        return Ok(());
+    }
+    let options = config.cassandra_options(data)?;
+    let interval = Duration::from_millis(config.manager.poll_interval_ms);
+    tokio::spawn(cassandra::watch(options, interval, move |nodes| {
+        let node = |node: ClusterNode| StoreNode {
+            address: node.address,
+            datacenter: node.datacenter,
+            is_up: node.is_up,
+        };
+        news.set(nodes.into_iter().map(node).collect());
+    }));
+    Ok(())
 }
 
 fn compute(config: &Config, data: &Path) -> Result<LocalCompute> {

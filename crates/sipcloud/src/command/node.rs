@@ -12,10 +12,11 @@ use fleet::{Incarnation, Tier};
 use node_api::NodeHandle;
 use node_api::wire::NodeConfiguration;
 use sip_net::clock;
-use store_drivers::StoreLocation;
+use store_drivers::CredentialCache;
 use tokio::signal::unix::Signal;
 
 use crate::cli;
+use crate::config;
 use crate::exit::Exit;
 use crate::logging::{self, LogControl};
 use crate::signals::{EndSignals, hangup};
@@ -156,11 +157,15 @@ impl Role {
             }
             Tier::Proxy => {
                 let config = proxy_config::from_node(configuration, incarnation)?;
-                let location = StoreLocation::sqlite(&configuration.store.path);
-                let open = move |wake| {
-                    let driver =
-                        store_drivers::open(&location, wake).map_err(std::io::Error::other)?;
-                    let store: Box<dyn store::Store> = Box::new(driver);
+                let location = config::location(&configuration.store);
+                let cache = config::cache(&configuration.store);
+                let open = move |wake: store::Wake| {
+                    let driver = store_drivers::open(&location, Arc::clone(&wake))
+                        .map_err(std::io::Error::other)?;
+                    let store: Box<dyn store::Store> = match cache {
+                        Some(cache) => Box::new(CredentialCache::new(driver, cache, wake)),
+                        None => Box::new(driver),
+                    };
                     Ok(store)
                 };
                 Ok(Self::Proxy(proxy::start(config, Box::new(open))?))

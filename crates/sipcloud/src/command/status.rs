@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use anyhow::Result;
-use node_api::wire::FleetStatus;
+use node_api::wire::{FleetStatus, StoreTierStatus};
 
 use crate::cli;
 use crate::command::{manager_of, small_runtime};
@@ -43,6 +43,9 @@ fn table(fleet: &FleetStatus) -> Result<String> {
         writeln!(text, "{}", show::tier_line(tier))?;
         writeln!(text, "          {} wanted: {}", tier.desired, tier.reason)?;
     }
+    if let Some(store) = &fleet.store {
+        write_store(&mut text, store)?;
+    }
     writeln!(
         text,
         "\n{:<12} {:<12} {:<22} {:>8} {:>6} {:>9} {:>8} {:>8}  note",
@@ -66,4 +69,25 @@ fn table(fleet: &FleetStatus) -> Result<String> {
         )?;
     }
     Ok(text)
+}
+
+fn write_store(text: &mut String, store: &StoreTierStatus) -> Result<()> {
+    let up = store.nodes.iter().filter(|node| node.is_up).count();
+    let nodes = match store.nodes.len() {
+        0 => String::new(),
+        all => format!("  nodes up {up} of {all}"),
+    };
+    writeln!(
+        text,
+        "store     {}{nodes}  {:.1} queries/s  {:.1} failures/s  {:.2} ms",
+        store.kind, store.queries_per_s, store.failures_per_s, store.latency_ms,
+    )?;
+    if !store.advice.is_empty() {
+        writeln!(text, "          {}", store.advice)?;
+    }
+    for node in &store.nodes {
+        let state = if node.is_up { "up" } else { "down" };
+        writeln!(text, "          {}  {}  {state}", node.address, node.datacenter)?;
+    }
+    Ok(())
 }

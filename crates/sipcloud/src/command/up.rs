@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use node_api::wire::StoreKind;
 use provider_drivers::process;
+use store_drivers::TemporaryFolder;
 use store_drivers::admin::Admin;
-use store_drivers::{StoreLocation, TemporaryFolder};
 
-use crate::cli::{self, InstanceRange, StoreChoice};
+use crate::cli::{self, InstanceRange};
 use crate::command::{explain, open_data};
 use crate::config::{self, Config};
 use crate::exit::Exit;
@@ -36,6 +36,7 @@ pub(crate) fn run(arguments: &cli::Up) -> Result<Option<Exit>> {
     let log = logging::start(&config.log)?;
     let secrets = Secrets::load_or_make(&data)?;
     let _memory = claim_memory(&config, &data)?;
+    config.prepare_store(&data)?;
     serve_realms_of_users(&mut config, &data)?;
 
     process::adopt_orphans().context("the system does not let us keep track of our processes")?;
@@ -79,10 +80,8 @@ fn with_flags(mut config: Config, arguments: &cli::Up) -> Config {
     if let Some(poll) = arguments.poll {
         config.manager.poll_interval_ms = u64::try_from(poll.as_millis()).unwrap_or(u64::MAX);
     }
-    match arguments.store {
-        Some(StoreChoice::Sqlite) => config.store.kind = StoreKind::Sqlite,
-        Some(StoreChoice::Memory) => config.store.kind = StoreKind::Memory,
-        None => {}
+    if let Some(store) = arguments.store {
+        config.store.kind = store.kind();
     }
     config
 }
@@ -105,12 +104,11 @@ fn claim_memory(config: &Config, data: &Path) -> Result<Option<TemporaryFolder>>
 
 /// Whoever has users of a domain in the store serves it: an operator who added them said so.
 fn serve_realms_of_users(config: &mut Config, data: &Path) -> Result<()> {
-    let path = config.store_path(data);
-    if !path.exists() {
+    if config.store.kind != StoreKind::Cassandra && !config.store_path(data).exists() {
         return Ok(());
     }
-    let mut store = Admin::open(&StoreLocation::sqlite(&path))
-        .map_err(|error| Exit::Unavailable.because(format!("{}: {error}", path.display())))?;
+    let mut store = Admin::open(&config.store_location(data)?)
+        .map_err(|error| Exit::Unavailable.because(format!("the store: {error}")))?;
     let mut realms: BTreeSet<String> =
         store.users(None).map_err(explain)?.into_iter().map(|user| user.realm).collect();
     let domains = &mut config.service.domains;

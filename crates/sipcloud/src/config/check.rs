@@ -2,6 +2,9 @@
 
 use std::fmt::Display;
 use std::net::IpAddr;
+use std::path::Path;
+
+use store_drivers::CassandraOptions;
 
 use super::{Config, Fault};
 
@@ -11,6 +14,7 @@ pub(super) fn check(config: &Config) -> Vec<Fault> {
     service(config, &mut faults);
     local(config, &mut faults);
     tiers(config, &mut faults);
+    store(config, &mut faults);
     protocol(config, &mut faults);
     faults.0
 }
@@ -127,6 +131,47 @@ fn tiers(config: &Config, faults: &mut Faults) {
         (1..=64).contains(&proxies.workers),
         "proxies.workers",
         "must be between 1 and 64; each takes a port",
+    );
+}
+
+fn store(config: &Config, faults: &mut Faults) {
+    let store = &config.store;
+    faults.unless(
+        !store.contact_points.is_empty(),
+        "store.contact_points",
+        "name at least one node, as in [\"192.0.2.9\"]",
+    );
+    faults.unless(
+        CassandraOptions::is_keyspace_name(&store.keyspace),
+        "store.keyspace",
+        format_args!("{:?} must be small letters, digits and _, at most 48", store.keyspace),
+    );
+    faults.unless(
+        store.user.is_empty() || !store.password_file.as_os_str().is_empty(),
+        "store.password_file",
+        "name the file with the password of store.user",
+    );
+    let has = |path: &Path| !path.as_os_str().is_empty();
+    faults.unless(
+        has(&store.tls_certificate_file) == has(&store.tls_key_file),
+        "store.tls_key_file",
+        "a certificate and its key come together",
+    );
+    faults.unless(
+        has(&store.tls_ca_file) || !has(&store.tls_key_file),
+        "store.tls_ca_file",
+        "name the file with the authorities that sign the nodes' certificates",
+    );
+    faults.unless(store.query_timeout_ms > 0, "store.query_timeout_ms", "must be above 0");
+    faults.unless(
+        (store.query_timeout_ms..=3_000).contains(&store.query_deadline_ms),
+        "store.query_deadline_ms",
+        "must be between store.query_timeout_ms and 3000: then the proxy answers in any case",
+    );
+    faults.unless(
+        store.node_capacity_queries_per_s > 0,
+        "store.node_capacity_queries_per_s",
+        "must be above 0",
     );
 }
 

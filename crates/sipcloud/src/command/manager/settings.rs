@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use fleet::{CallRate, InstanceId};
-use lsm::{JournalLimits, LsmConfiguration, NodeTemplate, Settings};
-use node_api::wire::{Control, NodeConfiguration, SipAddresses, StoreConfiguration};
+use lsm::{JournalLimits, LsmConfiguration, NodeTemplate, Settings, StoreNews, StoreWatch};
+use node_api::wire::{Control, NodeConfiguration, SipAddresses};
 use provider_drivers::AddressPlan;
 use scaling::{AdaptiveRule, PaperRule, Rule, ScalingPolicy, Timing};
 
@@ -36,6 +36,11 @@ pub(super) fn configuration(
         journal: data.join("journal.jsonl"),
         journal_limits: JournalLimits::default(),
         fence,
+        store: StoreWatch {
+            kind: config.store.kind,
+            node_capacity_queries_per_s: config.store.node_capacity_queries_per_s,
+            news: StoreNews::default(),
+        },
     })
 }
 
@@ -118,7 +123,7 @@ fn template(config: &Config, secrets: &Secrets, data: &Path) -> Result<NodeTempl
         keys: secrets.fleet.clone(),
         domains: config.service.domains.clone(),
         service_names: vec![config.service_name().to_owned()],
-        store: StoreConfiguration { kind: config.store.kind, path: config.store_path(data) },
+        store: config.store_configuration(data)?,
         timers: config.timers,
         limits: config.limits,
         registration: config.registration,
