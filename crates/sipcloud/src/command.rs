@@ -81,9 +81,11 @@ pub(crate) fn open_store(data: &Path) -> Result<(Admin, Config)> {
 pub(crate) fn open_existing_store(data: &Path) -> Result<(Admin, Config)> {
     if data.is_dir() {
         let data = data.canonicalize()?;
-        let path = configuration_of(&data)?.store_path(&data);
+        let config = configuration_of(&data)?;
+        let path = config.store_path(&data);
+        let is_cluster = config.store.kind == StoreKind::Cassandra;
         // Without its folder it is a store in memory, and told so.
-        if path.exists() || path.parent().is_some_and(|folder| !folder.exists()) {
+        if is_cluster || path.exists() || path.parent().is_some_and(|folder| !folder.exists()) {
             return open_store(&data);
         }
     }
