@@ -24,7 +24,10 @@ use crate::worker::Worker;
 
 impl Worker {
     /// The targets are known: the request leaves for the first of them.
-    pub(crate) fn fork(&mut self, id: ContextId, targets: TargetSet) {
+    pub(crate) fn fork(&mut self, id: ContextId, mut targets: TargetSet) {
+        for target in &mut targets.targets {
+            record_route::replace_gone_balancer(&self.world, target);
+        }
         let now = self.now;
         let timers = self.context_timers();
         let Some(context) = self.contexts.get(id) else { return };

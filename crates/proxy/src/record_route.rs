@@ -3,8 +3,10 @@
 
 use std::net::SocketAddr;
 
-use sip_core::flow_token::{DialogToken, Reach, Side, read_path, tag_hash, write_dialog_token};
-use sip_core::target::{Target, TargetIdentity, TargetReach};
+use sip_core::flow_token::{
+    DialogToken, Flow, Reach, Side, read_path, tag_hash, write_dialog_token, write_path,
+};
+use sip_core::target::{Target, TargetIdentity, TargetReach, uri_of};
 use sip_core::{forwarding, registrar};
 use sip_message::{Message, NameAddr, Transport, Uri};
 
@@ -12,8 +14,8 @@ use crate::context::Context;
 use crate::leave::Way;
 use crate::worker::World;
 
-/// None inside a dialog and for methods that make none; one if both sides use one transport;
-/// otherwise two, the topmost for the side that the copy goes to.
+/// None inside a dialog and for methods that make none; one if both sides use one transport and one
+/// host; otherwise two, the topmost for the side that the copy goes to.
 pub(crate) fn write(
     world: &World,
     request: &Message<'_>,
@@ -33,27 +35,29 @@ pub(crate) fn write(
     };
     let mut user = Vec::with_capacity(256);
     write_dialog_token(&world.ring, &token, &mut user);
-    let tier = tier_host(world, request, context);
+    let address = address_host(world, context);
+    let caller_host = named_host(world, request).unwrap_or_else(|| address.clone());
     let caller_transport = context.arrival.transport;
     let mut routes = Vec::with_capacity(2);
-    if callee_transport != caller_transport {
-        routes.push(uri(&user, &tier, callee_transport));
+    // What the caller can resolve, the callee perhaps cannot.
+    if callee_transport != caller_transport || caller_host != address {
+        routes.push(uri(&user, &address, callee_transport));
     }
-    routes.push(uri(&user, &tier, caller_transport));
+    routes.push(uri(&user, &caller_host, caller_transport));
     routes
 }
 
-/// The host that clients send in-dialog requests to: the service's name if the client's route says
-/// that it found us by it, otherwise the address of the balancer that brought the request. A name in
-/// the Request-URI proves nothing: behind an outbound proxy's address it may never be resolved.
-fn tier_host(world: &World, request: &Message<'_>, context: &Context) -> Vec<u8> {
-    let top = request.routes().next().and_then(Result::ok);
-    if let Some(uri) = top.and_then(|route| route.address.uri().ok())
-        && uri.port().is_none()
-        && world.names.is_service_name(uri.host())
-    {
-        return uri.host().to_vec();
-    }
+/// The service's name, if the caller's route says that it found us by it. A name in the Request-URI
+/// proves nothing: behind an outbound proxy's address it may never be resolved.
+fn named_host(world: &World, request: &Message<'_>) -> Option<Vec<u8>> {
+    let top = request.routes().next()?.ok()?;
+    let uri = top.address.uri().ok()?;
+    let is_name = uri.port().is_none() && world.names.is_service_name(uri.host());
+    is_name.then(|| uri.host().to_vec())
+}
+
+/// The address of the balancer that brought the request: everybody who reaches the tier reaches it.
+fn address_host(world: &World, context: &Context) -> Vec<u8> {
     let carrier = context.arrival.carrier.as_ref();
     let address = carrier.map_or(world.address, |carrier| carrier.advertised);
     address.to_string().into_bytes()
@@ -106,12 +110,29 @@ fn callee_side(world: &World, target: &Target, way: Way) -> (Side, Transport) {
 
 /// The flow that the target's first route, a Path of ours, names.
 fn path_of(world: &World, target: &Target) -> Option<Reach> {
-    let text = target.routes.first()?;
-    let uri = text.strip_prefix(b"<").and_then(|rest| rest.split(|byte| *byte == b'>').next())?;
-    let uri = Uri::parse(uri).ok()?;
-    let flow = read_path(&world.ring, uri.user()?)?;
-    let ip = sip_message::parse_ip(uri.host())?;
-    let address = SocketAddr::new(ip, uri.port().unwrap_or(5060));
+    let (address, flow) = read_first_route(world, target)?;
     let balancer = world.membership.as_deref()?.balancer_at(address)?.instance;
     Some(Reach::Flow { balancer, flow })
+}
+
+fn read_first_route(world: &World, target: &Target) -> Option<(SocketAddr, Flow)> {
+    let uri = Uri::parse(uri_of(target.routes.first()?)).ok()?;
+    let flow = read_path(&world.ring, uri.user()?)?;
+    let ip = sip_message::parse_ip(uri.host())?;
+    Some((SocketAddr::new(ip, uri.port().unwrap_or(5060)), flow))
+}
+
+/// Leads a target whose balancer has left the fleet through another one (rule 23 of
+/// docs/protocol.md). That reaches a UDP client that is not bound to one address of ours.
+pub(crate) fn replace_gone_balancer(world: &World, target: &mut Target) {
+    let Some(members) = world.membership.as_deref() else { return };
+    let Some((address, flow)) = read_first_route(world, target) else { return };
+    // A connection's number means another connection at another balancer.
+    if flow.transport != Transport::Udp || members.balancer_at(address).is_some() {
+        return;
+    }
+    if let (Some(other), Some(route)) = (members.balancers.first(), target.routes.first_mut()) {
+        route.clear();
+        write_path(&world.ring, &flow, other.internal, route);
+    }
 }

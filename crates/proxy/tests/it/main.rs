@@ -1,5 +1,6 @@
 //! The proxy with real sockets, and phones that speak to it directly.
 
+mod departure;
 mod handover;
 mod phone;
 mod silence;

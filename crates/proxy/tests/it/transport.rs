@@ -39,3 +39,36 @@ fn a_long_request_goes_to_the_balancer_by_a_stream_from_the_workers_own_address(
     assert_eq!((from.ip(), &start), (address.ip(), b"INVITE"));
     proxy.stop();
 }
+
+/// A caller that found the service by its name may look for it by that name again. The callee may have
+/// registered at an address and know no name: it is shown the address.
+#[test]
+fn the_service_is_named_to_the_caller_alone_and_only_if_its_route_did() {
+    let name = "sip.example.com";
+    let table = [
+        ("Subject: x", vec!["127.31.9.1:5060"]),
+        ("Route: <sip:sip.example.com;lr>", vec!["127.31.9.1:5060", name]),
+        ("Route: <sip:127.31.9.1:5060;lr>", vec!["127.31.9.1:5060"]),
+    ];
+    let mut callee = Phone::at("127.31.9.2:5060");
+    let bob = direct_binding(callee.address());
+    let (proxy, address) =
+        start_with("127.31.9.1", bob, |it| it.service_names = vec![name.to_owned()]);
+    for (field, expected) in table {
+        let mut caller = Phone::at("127.31.9.3:0");
+        caller.send(address, &caller.invite(1, Some(field)));
+        let challenge = caller.expect("407");
+        caller.send(address, &caller.ack(1, &challenge, None));
+        let credentials = caller.credentials(&challenge, "INVITE", "sip:bob@example.com");
+        caller.send(address, &caller.invite(2, Some(&format!("{credentials}\r\n{field}"))));
+        let invite = callee.expect("INVITE");
+        callee.answer(&invite, "486 Busy Here");
+        let hosts: Vec<&str> = invite
+            .lines()
+            .filter(|line| line.starts_with("Record-Route"))
+            .filter_map(|line| line.split(['@', ';']).nth(1))
+            .collect();
+        assert_eq!(hosts, expected, "{field}");
+    }
+    proxy.stop();
+}
