@@ -54,8 +54,8 @@ fn the_service_is_named_to_the_caller_alone_and_only_if_its_route_did() {
     let bob = direct_binding(callee.address());
     let (proxy, address) =
         start_with("127.31.9.1", bob, |it| it.service_names = vec![name.to_owned()]);
-    for (field, expected) in table {
-        let mut caller = Phone::at("127.31.9.3:0");
+    for (place, (field, expected)) in table.into_iter().enumerate() {
+        let mut caller = Phone::at(&format!("127.31.9.{}:5060", 3 + place));
         caller.send(address, &caller.invite(1, Some(field)));
         let challenge = caller.expect("407");
         caller.send(address, &caller.ack(1, &challenge, None));
