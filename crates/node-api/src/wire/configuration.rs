@@ -223,8 +223,6 @@ pub struct Limits {
     pub streams_max: u32,
     /// Store queries of a node that wait for an answer.
     pub store_queries_max: u32,
-    /// Targets that one request is forked to.
-    pub branches_max: u16,
     /// Receive and send buffer of a UDP socket, bytes.
     pub socket_buffer_bytes: u32,
 }
@@ -235,7 +233,6 @@ impl Default for Limits {
             transactions_max: 200_000,
             streams_max: 20_000,
             store_queries_max: 10_000,
-            branches_max: 20,
             socket_buffer_bytes: 4 * 1024 * 1024,
         }
     }

@@ -216,7 +216,6 @@ fn protocol(config: &Config, faults: &mut Faults) {
     }
     faults.unless(digest.nonce_lifetime_s > 0, "digest.nonce_lifetime_s", "must be at least 1");
     faults.unless(config.limits.transactions_max > 0, "limits.transactions_max", "must be above 0");
-    faults.unless(config.limits.branches_max > 0, "limits.branches_max", "must be above 0");
     let filter = tracing_subscriber::EnvFilter::try_new(&config.log.filter);
     faults.unless(
         filter.is_ok(),
