@@ -19,6 +19,12 @@ pub(crate) struct Answer {
     pub(crate) fields: Fields,
 }
 
+impl From<StatusCode> for Answer {
+    fn from(status: StatusCode) -> Self {
+        Self { status, fields: Vec::new() }
+    }
+}
+
 impl From<&Reject> for Answer {
     fn from(reject: &Reject) -> Self {
         Self { status: reject.status(), fields: reject.fields() }
@@ -69,11 +75,7 @@ impl Worker {
     pub(crate) fn finish(&mut self, id: ContextId, answer: &Answer) {
         let Some(context) = self.contexts.get(id) else { return };
         let request = context.request.clone();
-        let Some(server) = context.server else {
-            // An ACK is never answered.
-            self.forget(id);
-            return;
-        };
+        let Some(server) = context.server else { return self.lose_orphan(id) };
         tracing::debug!(
             call_id = %request.view().call_id().escape_ascii(),
             status = answer.status.code(),

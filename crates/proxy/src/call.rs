@@ -364,7 +364,7 @@ impl Worker {
     }
 
     /// Asks for whom the search wants next, or goes where it has led.
-    fn look_for(&mut self, id: ContextId, search: Search) -> Result<(), Reject> {
+    pub(crate) fn look_for(&mut self, id: ContextId, search: Search) -> Result<(), Reject> {
         match search.next().cloned() {
             Some(aor) => {
                 self.wait(id, Stage::Locating { search });
@@ -372,7 +372,11 @@ impl Worker {
             }
             None => {
                 let targets = search.finish()?;
-                self.fork(id, targets);
+                if self.contexts.get(id).is_some_and(|it| it.server.is_none()) {
+                    self.follow_to(id, &targets);
+                } else {
+                    self.fork(id, targets);
+                }
             }
         }
         Ok(())
@@ -436,6 +440,7 @@ impl Worker {
             // nowhere: nothing has authenticated its sender (rule 18 of docs/protocol.md).
             if !is_for_us(&self.world.ring, &view)
                 && !self.hand_on(request, &arrival, Unmatched::Orphan)
+                && !self.follow(request, &arrival)
             {
                 self.world.counters.drop_unmatched_ack.add(1);
             }
@@ -457,7 +462,10 @@ impl Worker {
         self.world.counters.cancels.add(1);
         let key = self.layer.invite_key_of_cancel(&view, arrival.hop());
         let server = self.layer.server_find(key);
-        if server.is_none() && self.hand_on(request, arrival, Unmatched::Orphan) {
+        let is_orphan = server.is_none();
+        if is_orphan
+            && (self.hand_on(request, arrival, Unmatched::Orphan) || self.follow(request, arrival))
+        {
             return;
         }
         let id = server.and_then(|server| self.servers.get(&server).copied());

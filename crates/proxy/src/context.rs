@@ -39,7 +39,7 @@ impl ContextId {
 pub(crate) struct Context {
     pub(crate) request: OwnedMessage,
     pub(crate) arrival: Arrival,
-    /// `None` for an ACK, which has no transaction.
+    /// `None` for an ACK, which has no transaction, and for a CANCEL whose INVITE is nowhere.
     pub(crate) server: Option<ServerId>,
     pub(crate) stage: Stage,
     /// Who the credentials say that the sender is.
@@ -124,8 +124,8 @@ struct Place {
 }
 
 impl Contexts {
-    /// How many there are. Each has a server transaction or is an ACK that waits for a name to be
-    /// resolved, so the bound of the transaction layer bounds this table too.
+    /// How many there are. Each has a server transaction, or is an ACK that waits for a name to be
+    /// resolved, or an orphan: the bounds of the transaction layer and on orphans are its own.
     pub(crate) fn len(&self) -> usize {
         self.count
     }

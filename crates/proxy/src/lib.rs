@@ -19,7 +19,7 @@
 //! # Reading order
 //!
 //! `service` (what starts) → `worker` (the loop) → `arrival` (who sent this) → `call` (the walk of
-//! a request) → `handover` → `registration` → `fork` (the copies) → `record_route` → `outcome` (responses) →
+//! a request) → `handover` → `orphan` → `registration` → `fork` (the copies) → `record_route` → `outcome` (responses) →
 //! `answer` (our own) → `leave` (how bytes leave) → `metrics`.
 
 mod answer;
@@ -32,6 +32,7 @@ mod fork;
 mod handover;
 mod leave;
 pub mod metrics;
+mod orphan;
 mod outcome;
 mod record_route;
 mod registration;

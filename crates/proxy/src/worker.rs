@@ -31,6 +31,7 @@ use crate::control::Control;
 use crate::handover::{OldestStamp, Stamps};
 use crate::leave::{Way, Wire};
 use crate::metrics::Counters;
+use crate::orphan::Orphans;
 
 /// Datagrams taken with one system call.
 const BATCH: usize = 32;
@@ -87,6 +88,7 @@ pub(crate) struct Worker {
     pub(crate) clients: HashMap<ClientId, (ContextId, usize)>,
     pub(crate) servers: HashMap<ServerId, ContextId>,
     pub(crate) stamps: Stamps,
+    pub(crate) orphans: Orphans,
     /// Live INVITEs by what a client that fails over repeats (rule 10 of docs/protocol.md).
     pub(crate) twins: HashMap<Box<[u8]>, ContextId>,
     pub(crate) store: Box<dyn Store>,
@@ -153,6 +155,7 @@ impl Worker {
             clients: HashMap::new(),
             servers: HashMap::new(),
             stamps: Stamps::new(oldest_stamp),
+            orphans: Orphans::default(),
             twins: HashMap::new(),
             store,
             resolver,

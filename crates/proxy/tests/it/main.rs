@@ -2,6 +2,7 @@
 
 mod departure;
 mod handover;
+mod orphan;
 mod phone;
 mod silence;
 mod transport;

@@ -9,7 +9,7 @@ use super::phone::Phone;
 use super::{direct_binding, start_with};
 
 /// bob, who has registered through the balancer at `balancer`.
-fn binding_through(balancer: SocketAddr) -> Binding {
+pub(crate) fn binding_through(balancer: SocketAddr) -> Binding {
     Binding {
         contact: b"sip:bob@192.0.2.7".to_vec(),
         path: vec![format!("<sip:token@{balancer};lr;ob>").into_bytes()],

@@ -1,0 +1,188 @@
+//! A CANCEL, or the ACK to a refusal, whose transaction died with another proxy (protocol rule 22): it
+//! follows its INVITE to the phones with the branches that the dead proxy has computed.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use sip_core::branch::{MethodClass, ProxyBranch, ProxyVia, proxy_branch_with, write_proxy_via};
+use sip_core::forwarding::{self, Forward};
+use sip_core::reject::Reject;
+use sip_core::route::{self, Addressee, Routed};
+use sip_core::search::Search;
+use sip_core::target::{Target, TargetReach, TargetSet};
+use sip_message::{Message, Method, OwnedMessage, StatusCode, Transport, Uri};
+use sip_net::resolve;
+
+use crate::answer::{self, Answer};
+use crate::arrival::Arrival;
+use crate::context::{Context, ContextId, Stage};
+use crate::leave::Way;
+use crate::worker::Worker;
+
+/// Of how many orphans per second the phones are looked for. Anybody may send one, and each costs a
+/// query and a message to every phone of somebody; a proxy that dies leaves fewer.
+const PER_SECOND_MAX: u32 = 100;
+
+/// Counts orphans in the present second.
+#[derive(Debug, Default)]
+pub(crate) struct Orphans {
+    began: Option<Instant>,
+    count: u32,
+}
+
+impl Orphans {
+    fn admit(&mut self, now: Instant) -> bool {
+        if self.began.is_none_or(|began| now >= began + Duration::from_secs(1)) {
+            (self.began, self.count) = (Some(now), 0);
+        }
+        self.count += 1;
+        self.count <= PER_SECOND_MAX
+    }
+}
+
+impl Worker {
+    /// Takes a CANCEL or an ACK that matched nothing anywhere. `false`: it leads to no phone of ours.
+    pub(crate) fn follow(&mut self, request: &OwnedMessage, arrival: &Arrival) -> bool {
+        let view = request.view();
+        let Ok(routed) = route::preprocess(&view, &self.world.ring, &self.world.names) else {
+            return false;
+        };
+        if routed.next_route().is_some() {
+            return false;
+        }
+        match (&routed.dialog, &routed.addressee) {
+            (Some(_), _) => {
+                let Ok(targets) = self.targets_in_dialog(&view, &routed) else { return false };
+                let is_sent = self.orphans.admit(self.now) && self.send_after(&view, &targets);
+                if is_sent {
+                    self.answer_orphan(request, arrival, &Answer::from(StatusCode::OK));
+                }
+                is_sent
+            }
+            (None, Addressee::User { .. }) => {
+                let aor = Uri::parse(&routed.request_uri).ok();
+                let Some(aor) = aor.and_then(|uri| self.world.names.aor(&uri)) else {
+                    return false;
+                };
+                if !self.orphans.admit(self.now) {
+                    return false;
+                }
+                let id = self.contexts.insert(Context::orphan(request, arrival));
+                self.look_for(id, Search::new(aor)).is_ok()
+            }
+            (None, Addressee::Tier | Addressee::Foreign) => false,
+        }
+    }
+
+    /// The phones of an orphan's callee are known.
+    pub(crate) fn follow_to(&mut self, id: ContextId, targets: &TargetSet) {
+        let Some(context) = self.contexts.get(id) else { return };
+        let (request, arrival) = (context.request.clone(), context.arrival.clone());
+        self.forget(id);
+        let is_sent = self.send_after(&request.view(), targets);
+        let lost = || Answer::from(&Reject::NoSuchTransaction);
+        let answer = if is_sent { Answer::from(StatusCode::OK) } else { lost() };
+        self.answer_orphan(&request, &arrival, &answer);
+    }
+
+    /// Nobody is there, or the store did not say: an orphan has matched nothing after all.
+    pub(crate) fn lose_orphan(&mut self, id: ContextId) {
+        let Some(context) = self.contexts.get(id) else { return };
+        let (request, arrival) = (context.request.clone(), context.arrival.clone());
+        self.forget(id);
+        self.answer_orphan(&request, &arrival, &Answer::from(&Reject::NoSuchTransaction));
+    }
+
+    /// A CANCEL is answered by whoever takes it, an ACK never.
+    fn answer_orphan(&mut self, request: &OwnedMessage, arrival: &Arrival, answer: &Answer) {
+        let view = request.view();
+        if view.method() != Some(Method::Cancel) {
+            return;
+        }
+        let bytes = answer::write_answer(&self.world.ring, &view, answer);
+        self.world.counters.count_reply(answer.status.code());
+        self.wire.send(&arrival.reply, &bytes);
+    }
+
+    /// Sends the orphan after its INVITE: through the balancer of each phone, once for each key that
+    /// may have signed. A phone that a dead proxy reached by itself knows another Via.
+    fn send_after(&mut self, request: &Message<'_>, targets: &TargetSet) -> bool {
+        let routed = route::preprocess(request, &self.world.ring, &self.world.names);
+        let Ok(routed) = routed else { return false };
+        let keys: Vec<u8> = self.world.ring.ids().collect();
+        let mut is_sent = false;
+        for target in targets.targets.iter().filter(|it| it.reach == TargetReach::Flow) {
+            let hop = Uri::parse(target.next_hop(&routed)).ok();
+            let Some(hop) = hop.and_then(|uri| resolve::literal(&uri)) else { continue };
+            for key in &keys {
+                let Some(copy) = self.write_orphan(request, &routed, target, *key) else {
+                    continue;
+                };
+                self.world.counters.requests_forwarded.add(1);
+                self.wire.send(&Way::Tier(hop.address), &copy);
+                is_sent = true;
+            }
+        }
+        is_sent
+    }
+
+    fn write_orphan(
+        &self,
+        request: &Message<'_>,
+        routed: &Routed<'_>,
+        target: &Target,
+        key: u8,
+    ) -> Option<Bytes> {
+        let world = &self.world;
+        let mut identity = Vec::with_capacity(24);
+        target.identity.write(&mut identity);
+        let inputs = ProxyBranch {
+            call_id: request.call_id(),
+            from_tag: request.from_tag().unwrap_or_default(),
+            cseq: request.cseq().number,
+            class: MethodClass::Invite,
+            request_uri: request.request_uri_bytes(),
+            target: &identity,
+            attempt: target.attempt,
+        };
+        let mut branch = Vec::with_capacity(48);
+        if !proxy_branch_with(&world.ring, key, &inputs, &mut branch) {
+            return None;
+        }
+        let line = ProxyVia {
+            transport: Transport::Udp,
+            sent_by: world.address,
+            branch: &branch,
+            instance: world.config.instance,
+            incarnation: world.config.incarnation,
+            several: false,
+        };
+        let mut via = Vec::with_capacity(160);
+        write_proxy_via(&world.ring, &line, &mut via);
+        let names = &world.names;
+        let forward = Forward { routed, target, record_routes: &[], via: &via, names };
+        let mut edits = sip_message::Edits::new();
+        let mut out = Vec::with_capacity(request.bytes().len() + 512);
+        forwarding::write(request, &forward, &mut edits, &mut out);
+        Some(Bytes::from(out))
+    }
+}
+
+impl Context {
+    /// What has no transaction waits for its callee's bindings.
+    fn orphan(request: &OwnedMessage, arrival: &Arrival) -> Self {
+        Self {
+            request: request.clone(),
+            arrival: arrival.clone(),
+            server: None,
+            stage: Stage::Accepted,
+            identity: None,
+            queries: 0,
+            is_cancelled: false,
+            is_trying: false,
+            joined: Vec::new(),
+            fork: None,
+            alarm: None,
+        }
+    }
+}
