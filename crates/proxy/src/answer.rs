@@ -6,12 +6,13 @@ use sip_core::flow_token::{ToTag, to_tag};
 use sip_core::identity::Demand;
 use sip_core::mac::KeyRing;
 use sip_core::reject::{Fields, Reject};
+use sip_core::route;
 use sip_message::{Message, Method, OwnedMessage, Reply, StatusCode};
 use sip_transaction::{Kind, ServerKey};
 
 use crate::arrival::Arrival;
 use crate::context::ContextId;
-use crate::worker::Worker;
+use crate::worker::{Worker, World};
 
 /// What is said in an answer.
 pub(crate) struct Answer {
@@ -46,7 +47,7 @@ impl Worker {
         let bytes = write_answer(&self.world.ring, &view, answer);
         self.world.counters.count_reply(answer.status.code());
         let is_invite = matches!(view.method(), Some(Method::Invite));
-        if is_invite && view.to_tag().is_some() {
+        if is_invite && self.is_in_dialog(&view) {
             let reliability = arrival.reply.reliability();
             if let Ok(id) = self.layer.server_new(key, Kind::Invite, reliability, arrival.reply) {
                 self.stamps.add(id, arrival);
@@ -56,6 +57,14 @@ impl Worker {
             }
         }
         self.wire.send(&arrival.reply, &bytes);
+    }
+
+    /// Whether a token of ours says that the request is of a dialog. A To tag alone says nothing: it
+    /// costs a stranger as little as any other word.
+    fn is_in_dialog(&self, request: &Message<'_>) -> bool {
+        let World { ring, names, .. } = &self.world;
+        request.to_tag().is_some()
+            && route::preprocess(request, ring, names).is_ok_and(|routed| routed.dialog.is_some())
     }
 
     /// The answer that asks for credentials.
@@ -110,7 +119,7 @@ impl Worker {
         let Some(context) = self.contexts.get(id) else { return };
         let is_told = context.is_trying || !context.joined.is_empty();
         let (request, reply) = (context.request.clone(), context.arrival.reply);
-        let (Some(server), false) = (context.server, is_told || request.view().to_tag().is_some())
+        let (Some(server), false) = (context.server, is_told || self.is_in_dialog(&request.view()))
         else {
             return self.finish(id, answer);
         };

@@ -68,3 +68,25 @@ fn wrong_credentials_leave_nothing_behind() {
     assert!(proxy.handle().status().server_transactions <= 2, "the questions alone");
     proxy.stop();
 }
+
+/// A challenge within a dialog keeps its transaction, for its ACK looks like that to a 2xx. A To tag makes
+/// no dialog: without our token in the route nothing is kept.
+#[test]
+fn an_invented_to_tag_leaves_nothing_behind() {
+    let callee = Phone::at("127.31.12.2:5060");
+    let mut caller = Phone::at("127.31.12.3:5060");
+    let (proxy, address) = start("127.31.12.1", callee.address());
+
+    for cseq in 1..=20 {
+        let to = "To: <sip:bob@example.com>";
+        let invented = caller.invite(cseq, None).replace(to, &format!("{to};tag=invented"));
+        caller.send(address, &invented);
+        caller.expect("407");
+    }
+    for _ in 0..2 {
+        caller.send(address, &caller.request("OPTIONS", &format!("sip:{address}"), "example.com"));
+        caller.expect("200");
+    }
+    assert!(proxy.handle().status().server_transactions <= 2, "the questions alone");
+    proxy.stop();
+}
