@@ -226,7 +226,7 @@ const BY_FLOW: u8 = 1;
 const HAS_AOR: u8 = 1 << 1;
 const HAS_BINDING: u8 = 1 << 2;
 
-/// Writes the user part of a Record-Route URI: base64url of key id, token and MAC.
+/// Writes the user part of a Record-Route URI: base64url of key id, veiled token and MAC.
 ///
 /// An address-of-record beyond 65,535 octets is left out; no message is that long.
 pub fn write_dialog_token(ring: &KeyRing, token: &DialogToken, out: &mut Vec<u8>) {
@@ -237,8 +237,19 @@ pub fn write_dialog_token(ring: &KeyRing, token: &DialogToken, out: &mut Vec<u8>
     push_side(&token.callee, &mut octets);
     let (_, fields) = octets.split_at_checked(1).unwrap_or_default();
     let mac = ring.sign(Purpose::Dialog).field(fields).short();
+    veil(&ring.sign(Purpose::Veil), mac, octets.get_mut(1..).unwrap_or_default());
     octets.extend_from_slice(&mac);
     push_base64(&octets, out);
+}
+
+/// Hides what a token says, or shows it again: both sides of a call carry it, and neither must learn
+/// from it who an anonymous caller is or where a callee's phone stands. The MAC of what is hidden
+/// serves as the nonce: equal tokens look alike, and no others share a key stream.
+fn veil(key: &Mac, nonce: [u8; MAC_BYTES], text: &mut [u8]) {
+    for (counter, block) in (0_u32..).zip(text.chunks_mut(16)) {
+        let stream = key.clone().field(&nonce).field(&counter.to_be_bytes()).finish();
+        block.iter_mut().zip(stream).for_each(|(octet, mask)| *octet ^= mask);
+    }
 }
 
 fn push_side(side: &Side, octets: &mut Vec<u8>) {
@@ -264,10 +275,12 @@ fn push_side(side: &Side, octets: &mut Vec<u8>) {
 
 /// The token in the user part of a Record-Route URI that came back as a Route, if its MAC holds.
 pub fn read_dialog_token(ring: &KeyRing, user: &[u8]) -> Option<DialogToken> {
-    let octets = URL_SAFE_NO_PAD.decode(user).ok()?;
-    let (&key_id, rest) = octets.split_first()?;
-    let (fields, claimed) = rest.split_last_chunk::<MAC_BYTES>()?;
-    if !ring.with_key(Purpose::Dialog, key_id)?.field(fields).holds(claimed) {
+    let mut octets = URL_SAFE_NO_PAD.decode(user).ok()?;
+    let (&mut key_id, rest) = octets.split_first_mut()?;
+    let (fields, &mut claimed) = rest.split_last_chunk_mut::<MAC_BYTES>()?;
+    veil(&ring.with_key(Purpose::Veil, key_id)?, claimed, fields);
+    let fields = &*fields;
+    if !ring.with_key(Purpose::Dialog, key_id)?.field(fields).holds(&claimed) {
         return None;
     }
     let mut input = fields;

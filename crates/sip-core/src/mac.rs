@@ -38,10 +38,12 @@ pub enum Purpose {
     Selection = 9,
     /// The way of a request past earlier owners.
     Way = 10,
+    /// Not a MAC: hides what a Record-Route token says from those who carry it.
+    Veil = 11,
 }
 
 /// How many purposes there are.
-const PURPOSES: usize = 10;
+const PURPOSES: usize = 11;
 
 impl Purpose {
     const ALL: [Self; PURPOSES] = [
@@ -55,6 +57,7 @@ impl Purpose {
         Self::Nonce,
         Self::Selection,
         Self::Way,
+        Self::Veil,
     ];
 }
 
@@ -186,6 +189,7 @@ impl Keys {
             nonce,
             selection,
             way,
+            veil,
         ] = self.subkeys;
         match purpose {
             Purpose::ProxyBranch => proxy_branch,
@@ -198,6 +202,7 @@ impl Keys {
             Purpose::Nonce => nonce,
             Purpose::Selection => selection,
             Purpose::Way => way,
+            Purpose::Veil => veil,
         }
     }
 
