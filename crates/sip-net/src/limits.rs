@@ -18,6 +18,14 @@ pub const SEND_WAITS_MAX: u32 = 4;
 /// How long one such wait lasts.
 pub const SEND_WAIT: Duration = Duration::from_millis(1);
 
+/// Errors of earlier datagrams that one call takes from a socket; the rest waits for the next call,
+/// in a queue that the kernel bounds with the socket's receive buffer.
+pub const ERRORS_TAKEN_MAX: usize = 64;
+
+/// How often a call is repeated that failed with the error of an earlier datagram; each error fails
+/// one call, and more may come meanwhile.
+pub(crate) const PENDING_ERRORS_MAX: u32 = 8;
+
 /// Bytes that a sender's arena keeps between batches; beyond, the memory is given back.
 pub const ARENA_BYTES_KEPT: usize = 1 << 20;
 /// Bytes asked of a stream in one read.

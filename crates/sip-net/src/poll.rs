@@ -90,9 +90,16 @@ impl Events {
         }
     }
 
-    /// The tokens of the sockets that have something to read; without the waker's.
+    /// The tokens of the sockets that have something to read, or an error; without the waker's.
     pub fn tokens(&self) -> impl Iterator<Item = u64> + '_ {
         self.tokens_with_waker().filter(|&token| token != WAKER_TOKEN)
+    }
+
+    /// Those of [`tokens`](Self::tokens) whose sockets have errors to tell
+    /// ([`UdpSocket::take_errors`](crate::udp::UdpSocket::take_errors)).
+    pub fn failing(&self) -> impl Iterator<Item = u64> + '_ {
+        let failing = |event: &&EpollEvent| event.events & system::FAILING != 0;
+        self.raw.iter().take(self.count).filter(failing).map(|event| event.u64)
     }
 
     /// Whether a [`Waker`] ended the wait.

@@ -16,6 +16,8 @@ pub(crate) type EpollEvent = libc::epoll_event;
 
 /// Readiness to read, which includes end of stream.
 pub(crate) const READABLE: u32 = libc::EPOLLIN as u32;
+/// An error waits; reported whether asked for or not.
+pub(crate) const FAILING: u32 = libc::EPOLLERR as u32;
 
 /// A socket address in the kernel's form; large enough for both families.
 #[repr(C)]
@@ -231,15 +233,89 @@ fn write_name(name: &mut MaybeUninit<Name>, address: SocketAddr) -> libc::sockle
     }
 }
 
+/// Room for the control message of one error: the error, and the address of who reported it.
+#[repr(C, align(8))]
+struct ErrorControl([u8; 128]);
+
+/// What the kernel keeps about a datagram that did not arrive.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct QueuedError {
+    /// Where the datagram was sent; `None` if the kernel named no IPv4 or IPv6 address.
+    pub(crate) to: Option<SocketAddr>,
+    pub(crate) kind: io::ErrorKind,
+    /// The network said so (ICMP); otherwise this machine did, at sending.
+    pub(crate) is_from_network: bool,
+}
+
+/// Takes the oldest error from the socket's error queue. Never waits: none is `WouldBlock`.
+pub(crate) fn take_error(socket: BorrowedFd<'_>) -> io::Result<QueuedError> {
+    let mut name = MaybeUninit::<Name>::uninit();
+    let mut control = MaybeUninit::<ErrorControl>::uninit();
+    // SAFETY: all-zero bytes are a valid `msghdr`: integers and null pointers.
+    let mut header: libc::msghdr = unsafe { mem::zeroed() };
+    header.msg_name = name.as_mut_ptr().cast();
+    header.msg_namelen = NAME_BYTES;
+    header.msg_control = control.as_mut_ptr().cast();
+    header.msg_controllen = mem::size_of::<ErrorControl>();
+    // SAFETY: the header's pointers lead to local memory of the stated lengths; it has no vector,
+    // so the failed datagram itself is not copied.
+    let taken = unsafe {
+        libc::recvmsg(socket.as_raw_fd(), &raw mut header, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT)
+    };
+    if taken < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has filled the header, the name and the control bytes.
+    let (to, error) = unsafe { (read_name(&name, header.msg_namelen), read_error(&header)) };
+    let number = error.map_or(0, |error| libc::c_int::try_from(error.ee_errno).unwrap_or(0));
+    let network = [libc::SO_EE_ORIGIN_ICMP, libc::SO_EE_ORIGIN_ICMP6];
+    Ok(QueuedError {
+        to,
+        kind: io::Error::from_raw_os_error(number).kind(),
+        is_from_network: error.is_some_and(|error| network.contains(&error.ee_origin)),
+    })
+}
+
+/// # Safety
+///
+/// `header` was filled by a successful receive and its control buffer is still there.
+unsafe fn read_error(header: &libc::msghdr) -> Option<libc::sock_extended_err> {
+    // SAFETY: the macros stay within `msg_controllen` bytes, which the kernel has written.
+    let mut control = unsafe { libc::CMSG_FIRSTHDR(header) };
+    while !control.is_null() {
+        // SAFETY: not null, hence a complete header inside the control buffer.
+        let kind = unsafe { ((*control).cmsg_level, (*control).cmsg_type) };
+        if [(libc::SOL_IP, libc::IP_RECVERR), (libc::SOL_IPV6, libc::IPV6_RECVERR)].contains(&kind)
+        {
+            // SAFETY: the data of both begins with one `sock_extended_err`; alignment is not
+            // assumed.
+            return Some(unsafe { ptr::read_unaligned(libc::CMSG_DATA(control).cast()) });
+        }
+        // SAFETY: as for the first.
+        control = unsafe { libc::CMSG_NXTHDR(header, control) };
+    }
+    None
+}
+
 /// Asks the kernel to report with each datagram how many the socket has dropped so far.
 pub(crate) fn report_drops(socket: BorrowedFd<'_>) -> io::Result<()> {
-    set_option(socket, libc::SO_RXQ_OVFL, 1)
+    set_option(socket, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)
+}
+
+/// Asks the kernel to keep what the network says about datagrams that were sent.
+pub(crate) fn report_errors(socket: BorrowedFd<'_>, is_ipv6: bool) -> io::Result<()> {
+    if is_ipv6 {
+        set_option(socket, libc::SOL_IPV6, libc::IPV6_RECVERR, 1)
+    } else {
+        set_option(socket, libc::SOL_IP, libc::IP_RECVERR, 1)
+    }
 }
 
 /// Sets the receive buffer past the system's maximum; only for root.
 pub(crate) fn force_receive_buffer(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
     set_option(
         socket,
+        libc::SOL_SOCKET,
         libc::SO_RCVBUFFORCE,
         libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX),
     )
@@ -249,17 +325,23 @@ pub(crate) fn force_receive_buffer(socket: BorrowedFd<'_>, bytes: usize) -> io::
 pub(crate) fn force_send_buffer(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
     set_option(
         socket,
+        libc::SOL_SOCKET,
         libc::SO_SNDBUFFORCE,
         libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX),
     )
 }
 
-fn set_option(socket: BorrowedFd<'_>, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+fn set_option(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     // SAFETY: the pointer and the length describe one live `c_int`.
     let outcome = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::SOL_SOCKET,
+            level,
             option,
             (&raw const value).cast(),
             mem::size_of::<libc::c_int>() as libc::socklen_t,

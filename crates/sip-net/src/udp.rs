@@ -12,7 +12,8 @@ use bytes::Bytes;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::limits::{
-    ARENA_BYTES_KEPT, BATCH_MAX, BATCH_MIN, DATAGRAM_BYTES_MAX, SEND_WAIT, SEND_WAITS_MAX,
+    ARENA_BYTES_KEPT, BATCH_MAX, BATCH_MIN, DATAGRAM_BYTES_MAX, ERRORS_TAKEN_MAX,
+    PENDING_ERRORS_MAX, SEND_WAIT, SEND_WAITS_MAX,
 };
 use crate::system::{self, Arrival};
 
@@ -26,11 +27,22 @@ pub struct UdpOptions {
     pub receive_buffer_bytes: usize,
     /// As above, with `net.core.wmem_max`.
     pub send_buffer_bytes: usize,
+    /// Keeps what the network says about datagrams that did not arrive (`IP_RECVERR`). Whoever asks
+    /// for it must call [`UdpSocket::take_errors`] whenever [`Events::failing`] names the socket, or
+    /// the poller reports it again at once, for ever.
+    ///
+    /// [`Events::failing`]: crate::poll::Events::failing
+    pub report_errors: bool,
 }
 
 impl Default for UdpOptions {
     fn default() -> Self {
-        Self { reuse_port: false, receive_buffer_bytes: 8 << 20, send_buffer_bytes: 2 << 20 }
+        Self {
+            reuse_port: false,
+            receive_buffer_bytes: 8 << 20,
+            send_buffer_bytes: 2 << 20,
+            report_errors: false,
+        }
     }
 }
 
@@ -39,14 +51,14 @@ impl Default for UdpOptions {
 pub struct UdpSocket {
     socket: StdUdpSocket,
     local: SocketAddr,
+    /// How often a call may fail with an error that is not its own.
+    pending_errors_max: u32,
 }
 
 impl UdpSocket {
     /// Binds `address`; port 0 takes a free one.
     ///
-    /// `IP_PKTINFO` is not asked for: a socket that is bound to one address sends from it. The
-    /// place for `IP_RECVERR` (to hear at once of a dead peer) is here and in
-    /// [`receive`](Self::receive); with it, a send may report the error of an earlier datagram.
+    /// `IP_PKTINFO` is not asked for: a socket that is bound to one address sends from it.
     ///
     /// # Errors
     ///
@@ -67,11 +79,15 @@ impl UdpSocket {
             socket.set_send_buffer_size(options.send_buffer_bytes)?;
         }
         system::report_drops(socket.as_fd())?;
+        if options.report_errors {
+            system::report_errors(socket.as_fd(), address.is_ipv6())?;
+        }
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         let socket = StdUdpSocket::from(socket);
         let local = socket.local_addr()?;
-        Ok(Self { socket, local })
+        let pending_errors_max = if options.report_errors { PENDING_ERRORS_MAX } else { 0 };
+        Ok(Self { socket, local, pending_errors_max })
     }
 
     /// The address that it is bound to, with the port that was found for port 0.
@@ -90,25 +106,56 @@ impl UdpSocket {
     ///
     /// Call it again while [`Receiver::is_drained`] is false, or go back to the poller: it reports
     /// the socket again.
+    /// The error of an earlier datagram ([`UdpOptions::report_errors`]) is passed over: it waits for
+    /// [`take_errors`](Self::take_errors), and what is queued is taken all the same.
+    ///
+    /// # Errors
+    ///
+    /// The socket itself does not work.
     pub fn receive(&self, receiver: &mut Receiver) -> io::Result<usize> {
+        let mut passed_over = 0;
         loop {
             match receiver.fill(self.socket.as_fd()) {
                 Ok(()) => break,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) if passed_over < self.pending_errors_max => passed_over += 1,
+                // They come faster than they are passed over; the poller reports the socket again.
+                Err(_) if self.pending_errors_max > 0 => break,
                 Err(error) => return Err(error),
             }
         }
         Ok(receiver.usable.len())
     }
 
+    /// Takes what the network said about datagrams that did not arrive, oldest first, in place of
+    /// what `errors` held. At most [`ERRORS_TAKEN_MAX`]; the poller reports the rest again.
+    ///
+    /// Whose datagram it was is as certain as ICMP: whoever can forge packets of this machine's
+    /// network can forge these.
+    ///
+    /// # Cost
+    ///
+    /// One system call per error, and one that finds none. Only after the poller named the socket.
+    pub fn take_errors(&self, errors: &mut PeerErrors) {
+        errors.taken.clear();
+        for _ in 0..ERRORS_TAKEN_MAX {
+            match system::take_error(self.socket.as_fd()) {
+                Ok(error) => errors.note(error),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+        }
+    }
+
     /// Sends what `sender` holds, in order, and empties it.
     ///
-    /// A datagram that fails is skipped and reported; the others go. When the socket's buffer is
+    /// A datagram that fails is skipped and reported; the others go. The error of an earlier one
+    /// ([`UdpOptions::report_errors`]) fails none: the call is repeated. When the socket's buffer is
     /// full it waits, at most `SEND_WAITS_MAX × SEND_WAIT` (4 ms); what is then left fails with
     /// `WouldBlock`.
     pub fn send<'a>(&self, sender: &'a mut Sender) -> SendReport<'a> {
-        sender.transmit(self.socket.as_fd())
+        sender.transmit(self.socket.as_fd(), self.pending_errors_max)
     }
 }
 
@@ -129,6 +176,54 @@ impl AsRawFd for UdpSocket {
 pub struct Datagram<'a> {
     pub bytes: &'a [u8],
     pub source: SocketAddr,
+}
+
+/// A datagram that was sent and did not arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerError {
+    /// Where it was sent.
+    pub to: SocketAddr,
+    /// `ConnectionRefused`: nobody listens there. `HostUnreachable`, `NetworkUnreachable`: the way
+    /// is cut.
+    pub kind: io::ErrorKind,
+}
+
+/// What [`UdpSocket::take_errors`] took; reused.
+#[derive(Debug, Default)]
+pub struct PeerErrors {
+    taken: Vec<PeerError>,
+    counters: PeerErrorCounters,
+}
+
+/// Totals since the list was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerErrorCounters {
+    /// Errors that the network reported.
+    pub reported_total: u64,
+    /// Errors that this machine reported, or that name no address; not handed out.
+    pub ignored_total: u64,
+}
+
+impl PeerErrors {
+    /// The errors of the last call, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = PeerError> + '_ {
+        self.taken.iter().copied()
+    }
+
+    pub fn counters(&self) -> PeerErrorCounters {
+        self.counters
+    }
+
+    fn note(&mut self, error: system::QueuedError) {
+        match error.to.filter(|_| error.is_from_network) {
+            Some(to) => {
+                self.counters.reported_total += 1;
+                self.taken.push(PeerError { to, kind: error.kind });
+            }
+            // A send that fails on this machine says so itself.
+            None => self.counters.ignored_total += 1,
+        }
+    }
 }
 
 /// Totals since the receiver was made.
@@ -355,11 +450,13 @@ impl Sender {
         self.counters
     }
 
-    fn transmit(&mut self, socket: BorrowedFd<'_>) -> SendReport<'_> {
+    fn transmit(&mut self, socket: BorrowedFd<'_>, pending_errors_max: u32) -> SendReport<'_> {
         self.failed.clear();
         let mut next = 0;
         let mut sent = 0;
         let mut waits = 0;
+        // Errors in a row at one datagram.
+        let mut errors = 0;
         while let Some(rest) = self.queue.get(next..).filter(|rest| !rest.is_empty()) {
             let messages = rest.iter().map(|queued| (queued.to, queued.bytes(&self.arena)));
             self.counters.batches_total += 1;
@@ -367,6 +464,7 @@ impl Sender {
                 Ok(count) => {
                     sent += count;
                     next += count;
+                    errors = 0;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -377,11 +475,14 @@ impl Sender {
                     waits += 1;
                     self.counters.waits_total += 1;
                 }
+                // Perhaps an earlier datagram's, which the kernel reports once and forgets.
+                Err(_) if errors < pending_errors_max => errors += 1,
                 // The error is the first datagram's: pass over it, and the batch goes on.
                 Err(error) => {
                     self.counters.failed_total += 1;
                     self.fail(next..next + 1, error.kind());
                     next += 1;
+                    errors = 0;
                 }
             }
         }

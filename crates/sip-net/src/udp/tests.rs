@@ -1,5 +1,6 @@
 //! Batches over real loopback sockets, each test on addresses of its own.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::*;
@@ -136,4 +137,89 @@ fn an_address_is_shared_only_by_those_that_say_so() {
     UdpSocket::bind(first.local_addr(), shared).expect("a second on the same address");
     let refused = UdpSocket::bind(first.local_addr(), UdpOptions::default());
     assert_eq!(refused.map(|_| ()).map_err(|error| error.kind()), Err(io::ErrorKind::AddrInUse));
+}
+
+/// Waits for an error, takes all errors of the socket, and returns whom they name.
+fn take_refusals(socket: &UdpSocket, errors: &mut PeerErrors) -> Vec<SocketAddr> {
+    let poller = Poller::new().expect("a poller");
+    poller.add(socket, 7).expect("watched");
+    let mut events = Events::default();
+    let mut refused = Vec::new();
+    let mut wait = Duration::from_secs(5);
+    loop {
+        poller.wait(Some(wait), &mut events).expect("a wait");
+        if events.failing().count() == 0 {
+            return refused;
+        }
+        socket.take_errors(errors);
+        assert!(errors.iter().all(|error| error.kind == io::ErrorKind::ConnectionRefused));
+        refused.extend(errors.iter().map(|error| error.to));
+        wait = Duration::ZERO;
+    }
+}
+
+/// An address of which nobody listens: bound, and given back.
+fn deserted(ip: IpAddr) -> SocketAddr {
+    UdpSocket::bind((ip, 0).into(), UdpOptions::default()).expect("an address").local_addr()
+}
+
+/// Goal: a dead peer costs no other peer's datagram, in neither direction, and is named. Method:
+/// batches to a dead and a living peer in turn, answers of the living one already queued; all that
+/// the living one was sent arrives, and all its answers are received.
+#[test]
+fn a_refusal_names_the_dead_peer_and_loses_no_other_datagram() {
+    for ip in [IpAddr::from([127, 41, 7, 1]), IpAddr::from(std::net::Ipv6Addr::LOCALHOST)] {
+        let reporting = UdpOptions { report_errors: true, ..UdpOptions::default() };
+        let Ok(from) = UdpSocket::bind((ip, 0).into(), reporting) else {
+            assert!(ip.is_ipv6(), "a loopback address");
+            println!("skipped: no IPv6 on this machine");
+            continue;
+        };
+        let alive = UdpSocket::bind((ip, 0).into(), UdpOptions::default()).expect("an address");
+        let dead = deserted(ip);
+        let mut sender = Sender::new();
+        let mut answers = Sender::new();
+        for round in 0..20_u8 {
+            for number in 0..10 {
+                let to = if number % 2 == 0 { dead } else { alive.local_addr() };
+                sender.push(to, |out| out.push(round));
+            }
+            assert_eq!(from.send(&mut sender), SendReport { sent: 10, failed: &[] }, "{round}");
+            answers.push(from.local_addr(), |out| out.push(round));
+            assert_eq!(alive.send(&mut answers).sent, 1);
+        }
+        let mut receiver = Receiver::new(32, 1_500);
+        assert_eq!(receive_all(&alive, &mut receiver, 100).len(), 100);
+        assert_eq!(receive_all(&from, &mut receiver, 20).len(), 20, "answers behind errors");
+
+        let mut errors = PeerErrors::default();
+        let refused = take_refusals(&from, &mut errors);
+        assert!(!refused.is_empty() && refused.iter().all(|to| *to == dead), "{refused:?}");
+        assert_eq!(errors.counters().reported_total, refused.len() as u64);
+        assert_eq!(from.receive(&mut receiver).expect("no error left"), 0);
+    }
+}
+
+/// Goal: errors are taken in bounded portions, and a datagram of this machine's own fault is no
+/// peer's. Method: more refusals than one call takes, then a payload beyond UDP.
+#[test]
+fn errors_are_taken_in_portions_and_only_the_networks() {
+    let reporting = UdpOptions { report_errors: true, ..UdpOptions::default() };
+    let from = UdpSocket::bind(([127, 41, 8, 1], 0).into(), reporting).expect("an address");
+    let dead = deserted([127, 41, 8, 2].into());
+    let mut sender = Sender::new();
+    for _ in 0..100 {
+        sender.push(dead, |out| out.push(b'x'));
+    }
+    from.send(&mut sender);
+    let mut errors = PeerErrors::default();
+    from.take_errors(&mut errors);
+    assert_eq!(errors.iter().count(), ERRORS_TAKEN_MAX);
+    assert!(!take_refusals(&from, &mut errors).is_empty(), "the rest");
+
+    sender.push(dead, |out| out.resize(out.len() + 70_000, b'x'));
+    let failed = from.send(&mut sender).failed.first().copied();
+    assert_eq!(failed.map(|it| it.to), Some(dead), "its own error, however often it is asked");
+    from.take_errors(&mut errors);
+    assert_eq!(errors.iter().count(), 0, "{errors:?}");
 }
