@@ -106,12 +106,16 @@ impl Desk {
                 service_names: &self.shared.service_names,
                 internal_mtu_bytes: self.shared.internal_mtu_bytes,
                 is_dead: &|member| table.is_dead(member),
+                is_suspect: &|_| false,
             };
             stateless::handle(&view, message, source, &mut self.edits)
         };
         match verdict {
-            Verdict::ToMember { member, address, transport } => {
+            Verdict::ToMember { member, address, transport, also } => {
                 self.send_to_member(message, member, address, transport);
+                if let Some(heir) = also {
+                    self.send_to_address(message, heir, transport);
+                }
             }
             Verdict::ToFlow { flow, otherwise } => {
                 self.send_to_flow(message, source, &flow, otherwise)
@@ -139,6 +143,15 @@ impl Desk {
             self.counters.calls.add(1);
             self.table.count_call(member);
         }
+        self.send_to_address(message, address, transport);
+    }
+
+    fn send_to_address(
+        &mut self,
+        message: &Message<'_>,
+        address: SocketAddr,
+        transport: Transport,
+    ) {
         self.counters.to_members.add(1);
         if transport == Transport::Udp {
             self.push(0, address, message);

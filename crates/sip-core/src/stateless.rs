@@ -20,8 +20,15 @@ use crate::flow_token::Flow;
 use crate::mac::KeyRing;
 use crate::selection::Selection;
 
+/// The private header field of a response that goes to another proxy than its Via names: the flow
+/// that it came on, as a Path value. The receiver has not sent the request, and acknowledges a
+/// refusal over this flow (protocol rule 21).
+pub const FLOW_FIELD: &[u8] = b"X-SipCloud-Flow";
 /// How the names of the private header fields begin.
 pub const PRIVATE_PREFIX: &[u8] = b"X-SipCloud-";
+
+/// Octets of a Path field, roughly.
+const PATH_BYTES: usize = 80;
 
 /// Who this balancer is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +70,9 @@ pub struct BalancerView<'a> {
     pub internal_mtu_bytes: usize,
     /// Members that are skipped, by their place in [`fleet::Membership::every_proxy`].
     pub is_dead: &'a dyn Fn(usize) -> bool,
+    /// Members that have missed probes and may be dead, by the same place: they are sent what is
+    /// theirs, and their heirs what they may not live to handle (protocol rule 21).
+    pub is_suspect: &'a dyn Fn(usize) -> bool,
 }
 
 /// What to do with a message. The edits are in the scratch space.
@@ -75,6 +85,8 @@ pub enum Verdict {
         /// That worker's address, or that of an earlier owner who looks at it first.
         address: SocketAddr,
         transport: Transport,
+        /// A second receiver: the heir of a member that is suspect.
+        also: Option<SocketAddr>,
     },
     /// Over a flow. Over UDP `flow.remote` is the address and `flow.listener` the socket.
     ToFlow {
@@ -215,7 +227,7 @@ pub fn handle(
     if message.is_request() {
         request::handle(view, message, source, scratch)
     } else {
-        response::handle(view, message, scratch)
+        response::handle(view, message, source, scratch)
     }
 }
 

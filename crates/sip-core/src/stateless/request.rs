@@ -5,8 +5,8 @@ use sip_message::{
 };
 
 use super::{
-    BalancerView, DropReason, PRIVATE_PREFIX, ReplyReason, Verdict, earlier, edit_client_via,
-    is_usable, owner,
+    BalancerView, DropReason, PATH_BYTES, PRIVATE_PREFIX, ReplyReason, Verdict, earlier,
+    edit_client_via, is_usable, owner,
 };
 use crate::branch::{
     BalancerBranch, BalancerVia, ProxyIdentity, TierVia, read_tier_via, write_balancer_via,
@@ -17,8 +17,6 @@ use crate::text::push_number;
 /// Bytes that our Via, `received` and `rport` add over IPv4, roughly: a Via names the transport that
 /// its own length decides.
 const ADDED_BYTES: usize = 160;
-/// Bytes that Path adds, roughly.
-const PATH_BYTES: usize = 80;
 
 pub(super) fn handle(
     view: &BalancerView<'_>,
@@ -96,7 +94,7 @@ fn from_client(
         write_balancer_via(view.ring, &via, out);
         way.write(view.ring, message.call_id(), out);
     });
-    Verdict::ToMember { member, address: way.first(), transport: via.transport }
+    Verdict::ToMember { member, address: way.first(), transport: via.transport, also: None }
 }
 
 fn from_member(

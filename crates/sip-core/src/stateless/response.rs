@@ -1,15 +1,24 @@
 //! Responses: our Via is taken off, and the one below says where they go.
 
+use std::net::SocketAddr;
+
 use sip_message::{Edits, Message, Transport, Via, parse_ip};
 
 use super::top_via::reopening_target;
-use super::{BalancerView, DropReason, Verdict, is_usable, owner, response_target};
+use super::{
+    BalancerView, DropReason, FLOW_FIELD, PATH_BYTES, Verdict, is_usable, owner, response_target,
+};
 use crate::branch::{ProxyIdentity, TierVia, read_tier_via};
-use crate::flow_token::Flow;
+use crate::flow_token::{Flow, write_path};
 
 /// Any balancer's Via will do, not only our own: proxies answer through us while the balancer that
 /// the request came by is dead, and whoever has its address now is as good.
-pub(super) fn handle(view: &BalancerView<'_>, message: &Message<'_>, edits: &mut Edits) -> Verdict {
+pub(super) fn handle(
+    view: &BalancerView<'_>,
+    message: &Message<'_>,
+    source: &Flow,
+    edits: &mut Edits,
+) -> Verdict {
     let mut vias = message.vias();
     let Some(Ok(top)) = vias.next() else { return Verdict::Drop(DropReason::NoTopVia) };
     let TierVia::Balancer { flow } = read_tier_via(view.ring, &top) else {
@@ -18,18 +27,19 @@ pub(super) fn handle(view: &BalancerView<'_>, message: &Message<'_>, edits: &mut
     let Some(Ok(next)) = vias.next() else { return Verdict::Drop(DropReason::ResponseForUs) };
     edits.remove(top.value.removal_span());
     match read_tier_via(view.ring, &next) {
-        TierVia::Proxy(identity) => to_proxy(view, message, &next, &identity),
+        TierVia::Proxy(identity) => to_proxy(view, message, source, (&next, &identity), edits),
         TierVia::Balancer { .. } | TierVia::Foreign => to_client(&next, flow),
     }
 }
 
 /// To the worker that the Via names; if it is dead, or is another by now, to the present owner of
-/// the call, who speaks for it.
+/// the call, who speaks for it; if it may be dead, to it and to whom the call would then be.
 fn to_proxy(
     view: &BalancerView<'_>,
     message: &Message<'_>,
-    via: &Via<'_>,
-    identity: &ProxyIdentity,
+    source: &Flow,
+    (via, identity): (&Via<'_>, &ProxyIdentity),
+    edits: &mut Edits,
 ) -> Verdict {
     let address = parse_ip(via.host()).map(|ip| (ip, via.port().unwrap_or(5060)).into());
     let place = address
@@ -39,7 +49,28 @@ fn to_proxy(
     let Some((member, address)) = named.or_else(|| owner(view, message)) else {
         return Verdict::Drop(DropReason::ResponseWithoutMember);
     };
-    Verdict::ToMember { member, address, transport: view.transport_for(message.bytes().len()) }
+    let also = heir(view, message, member);
+    let mut length = message.bytes().len();
+    if named.is_none() || also.is_some() {
+        length += FLOW_FIELD.len() + PATH_BYTES;
+        edits.insert_with(message.headers_start(), |out| {
+            out.extend_from_slice(FLOW_FIELD);
+            out.extend_from_slice(b": ");
+            write_path(view.ring, source, view.me.internal, out);
+            out.extend_from_slice(b"\r\n");
+        });
+    }
+    Verdict::ToMember { member, address, transport: view.transport_for(length), also }
+}
+
+/// Whose the call would be if `member` were dead, which is suspect.
+fn heir(view: &BalancerView<'_>, message: &Message<'_>, member: usize) -> Option<SocketAddr> {
+    if !(view.is_suspect)(member) {
+        return None;
+    }
+    let is_doubtful = |one: usize| (view.is_dead)(one) || (view.is_suspect)(one);
+    let heir = view.selection.owner(message.call_id(), is_doubtful)?;
+    view.directory.address(heir)
 }
 
 /// Back over the flow that the request came on.

@@ -10,6 +10,7 @@ use crate::branch::{MethodClass, ProxyBranch, ProxyVia, proxy_branch, write_prox
 use crate::flow_token::{StreamId, ToTag, to_tag, write_path};
 use crate::golden::{earlier_ring, ring};
 
+mod deaths;
 mod members;
 mod ways;
 
@@ -28,6 +29,7 @@ struct Fixture {
     selection: Selection,
     earlier: Vec<EarlierOwners>,
     dead: Vec<usize>,
+    suspect: Vec<usize>,
 }
 
 impl Fixture {
@@ -66,6 +68,7 @@ impl Fixture {
             ring,
             earlier: Vec::new(),
             dead: Vec::new(),
+            suspect: Vec::new(),
         }
     }
 
@@ -81,6 +84,7 @@ impl Fixture {
             service_names: &["sip.example.test".to_owned()],
             internal_mtu_bytes: 1_400,
             is_dead: &|member| self.dead.contains(&member),
+            is_suspect: &|member| self.suspect.contains(&member),
         };
         let mut index = Index::new();
         let framing = match source.transport {
@@ -103,7 +107,7 @@ impl Fixture {
 
     fn member(&self, member: usize) -> Verdict {
         let address = self.directory.address(member).expect("a member");
-        Verdict::ToMember { member, address, transport: Transport::Udp }
+        Verdict::ToMember { member, address, transport: Transport::Udp, also: None }
     }
 
     /// The Via line of the proxy at `sent_by`.
@@ -459,41 +463,6 @@ fn a_response_to_a_client_takes_the_way_its_request_came() {
         assert_eq!(verdict, expected, "{name}");
         assert_eq!(edited, text.replace(&ours, ""), "{name}: only our Via is taken off");
     }
-}
-
-#[test]
-fn a_response_to_a_proxy_goes_to_it_or_to_the_owner_of_the_call() {
-    let mut fixture = Fixture::new();
-    let owner = fixture.owner();
-    let other = (0..3).find(|member| *member != owner).expect("three members");
-    let sent_by = fixture.directory.address(other).expect("a member").to_string();
-    let answer = |fixture: &Fixture, sent_by: &str, incarnation| {
-        let via = fixture.proxy_via(sent_by, incarnation);
-        let route = fixture.path(&client(), "127.0.10.1:5060");
-        let text = request("INVITE", &format!("{via}Route: {route}\r\n"));
-        let (_, forwarded) = fixture.handle(&text, &udp(0, "127.0.20.1:5060"));
-        let ours = line(&forwarded, "Via:").to_owned();
-        let text = response(&format!("{ours}{via}{CLIENT_VIA}"));
-        let (verdict, edited) = fixture.handle(&text, &client());
-        if !matches!(verdict, Verdict::Drop(_)) {
-            assert_eq!(edited, text.replace(&ours, ""));
-        }
-        verdict
-    };
-    assert_eq!(answer(&fixture, &sent_by, INCARNATION), fixture.member(other));
-    assert_eq!(
-        answer(&fixture, "127.0.20.4:5060", INCARNATION),
-        fixture.member(3),
-        "a retired one"
-    );
-    let earlier = Incarnation(6);
-    assert_eq!(answer(&fixture, &sent_by, earlier), fixture.member(owner), "started anew");
-    assert_eq!(answer(&fixture, "127.0.20.77:5060", INCARNATION), fixture.member(owner), "unknown");
-    fixture.dead = vec![other];
-    assert_eq!(answer(&fixture, &sent_by, INCARNATION), fixture.member(owner), "dead");
-    fixture.dead = vec![0, 1, 2];
-    let nobody = Verdict::Drop(DropReason::ResponseWithoutMember);
-    assert_eq!(answer(&fixture, &sent_by, INCARNATION), nobody);
 }
 
 #[test]

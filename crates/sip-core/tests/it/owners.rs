@@ -109,6 +109,7 @@ impl Fleet {
             service_names: &[],
             internal_mtu_bytes: 1_400,
             is_dead: &|_| false,
+            is_suspect: &|_| false,
         };
         let text = format!("{method} sip:bob@example.com SIP/2.0\nCall-ID: {call}\n");
         let request = testkit::request(&text);

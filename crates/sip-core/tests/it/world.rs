@@ -102,6 +102,7 @@ impl World {
             service_names: &[],
             internal_mtu_bytes: 1_400,
             is_dead: &|_| false,
+            is_suspect: &|_| false,
         };
         let mut edits = Edits::new();
         let view_of = message.view();
