@@ -43,6 +43,13 @@ impl Schedule {
         Duration::from_secs_f64(self.segments.iter().map(|it| it.seconds).sum())
     }
 
+    /// The same rates, each held for a shorter time: one part in `factor`, which is above zero.
+    #[must_use]
+    pub fn faster(&self, factor: f64) -> Self {
+        let shorter = |it: &Segment| Segment { seconds: it.seconds / factor, ..*it };
+        Self { segments: self.segments.iter().map(shorter).collect() }
+    }
+
     /// How many calls it makes.
     pub fn calls(&self) -> u64 {
         // The n-th call (from 0) starts when the area is n; one that would start with the end of
@@ -184,6 +191,13 @@ mod tests {
             assert!(at >= last && at < Duration::from_secs(10));
             last = at;
         }
+    }
+
+    #[test]
+    fn a_faster_schedule_has_the_same_rates_for_a_shorter_time() {
+        let faster = schedule("20@30s,20..60@1m").faster(10.0);
+        assert_eq!(faster, schedule("20@3s,20..60@6s"));
+        assert_eq!(faster.calls(), 60 + 240);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What the kernel says about this process: CPU time and memory, for a node's status.
+//! What the kernel says about a process: CPU time and memory, for a node's status.
 
 /// Totals since the process started, and its present memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -15,10 +15,17 @@ const PAGE_BYTES: u64 = 4_096;
 /// Reads `/proc/self/stat`; zeros if there is none.
 #[must_use]
 pub fn usage() -> Usage {
-    std::fs::read_to_string("/proc/self/stat")
-        .ok()
-        .and_then(|stat| parse(&stat))
-        .unwrap_or_default()
+    read("self").unwrap_or_default()
+}
+
+/// The same of another process; `None` if it is not there.
+#[must_use]
+pub fn usage_of(pid: u32) -> Option<Usage> {
+    read(&pid.to_string())
+}
+
+fn read(process: &str) -> Option<Usage> {
+    parse(&std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?)
 }
 
 /// Fields 14, 15 and 24 of proc(5), counted behind the name, which may hold anything.
@@ -45,5 +52,7 @@ mod tests {
     #[test]
     fn this_process_uses_memory() {
         assert!(usage().rss_bytes > 0);
+        assert!(usage_of(std::process::id()).is_some_and(|it| it.rss_bytes > 0));
+        assert_eq!(usage_of(u32::MAX), None);
     }
 }

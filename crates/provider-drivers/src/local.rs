@@ -41,6 +41,9 @@ pub struct LocalOptions {
     pub log_bytes_max: u64,
     /// Between SIGTERM and SIGKILL.
     pub terminate_grace: Duration,
+    /// How long a machine waits before it works, as those of a cloud do. Told to the program as
+    /// `--boot-time`, unless it is zero.
+    pub boot_time: Duration,
 }
 
 /// Which loopback address belongs to which slot.
@@ -133,6 +136,10 @@ impl LocalCompute {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
+        if !self.options.boot_time.is_zero() {
+            let millis = self.options.boot_time.as_millis();
+            command.arg(format!("--boot-time={millis}ms"));
+        }
         let child = in_own_session(&mut command).spawn()?;
         record.process = ProcessIdentity::of(child.id());
         self.children.lock().insert(child.id(), child);

@@ -72,6 +72,8 @@ pub(crate) struct Local {
     pub sip_port: u16,
     /// Port of the nodes' and the manager's control interface.
     pub control_port: u16,
+    /// How long a machine waits before it works, as those of a cloud do.
+    pub boot_time_ms: u64,
     pub terminate_grace_ms: u64,
     /// How long the whole cloud may drain after Ctrl-C.
     pub stop_grace_ms: u64,
@@ -85,6 +87,7 @@ impl Default for Local {
             listen: String::new(),
             sip_port: 5060,
             control_port: 8060,
+            boot_time_ms: 0,
             terminate_grace_ms: 5_000,
             stop_grace_ms: 2_000,
             log_bytes_max: 16 * 1024 * 1024,

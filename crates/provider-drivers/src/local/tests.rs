@@ -39,6 +39,7 @@ impl Bench {
             addresses: AddressPlan { network: [127, 3], sip_port: 5060, control_port: 8060 },
             log_bytes_max: 1_000,
             terminate_grace: Duration::from_millis(300),
+            boot_time: Duration::ZERO,
         })
         .expect("a manager")
     }

@@ -58,6 +58,9 @@ pub(crate) struct Uac {
     /// Send nothing twice: every lost message is a failed call.
     #[arg(long)]
     pub no_retransmission: bool,
+    /// T1: half a second, less in a closed network; T2, T4 and all timers follow it.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub t1: Option<Duration>,
     /// Live lines and the report as JSON objects.
     #[arg(long)]
     pub json: bool,
@@ -83,6 +86,12 @@ pub(crate) struct Uas {
     /// Refuse every call with this status.
     #[arg(long, value_name = "STATUS", value_parser = clap::value_parser!(u16).range(300..700))]
     pub refuse_with: Option<u16>,
+    /// Do not repeat the 200 until its ACK comes.
+    #[arg(long)]
+    pub no_retransmission: bool,
+    /// T1: half a second, less in a closed network; T2, T4 and all timers follow it.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub t1: Option<Duration>,
     /// The counters at the end as a JSON object.
     #[arg(long)]
     pub json: bool,

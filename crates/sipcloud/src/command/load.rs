@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use load_client::{
-    Challenge, Mode, Plan, Registration, Report, Retransmission, Stop, Uas, UasOptions,
+    Challenge, Mode, Plan, Registration, Report, Retransmission, Stop, Timing, Uas, UasOptions,
 };
 
 use crate::cli;
@@ -44,11 +44,8 @@ fn callers(arguments: &cli::Uac) -> Result<Option<Exit>> {
         } else {
             Challenge::Required
         },
-        retransmission: if arguments.no_retransmission {
-            Retransmission::Off
-        } else {
-            Retransmission::On
-        },
+        retransmission: retransmission(arguments.no_retransmission),
+        timing: timing(arguments.t1),
         calls_max: arguments.calls,
         ..Plan::figure_4(
             arguments.targets.clone(),
@@ -76,6 +73,8 @@ fn callees(arguments: &cli::Uas) -> Result<Option<Exit>> {
         registration,
         ring_for: arguments.ring.unwrap_or_default(),
         refuse_with: arguments.refuse_with,
+        retransmission: retransmission(arguments.no_retransmission),
+        timing: timing(arguments.t1),
         ..UasOptions::direct(arguments.local.clone(), &arguments.domain)
     };
     let uas = Uas::start(options).map_err(cannot_call)?;
@@ -87,6 +86,19 @@ fn callees(arguments: &cli::Uas) -> Result<Option<Exit>> {
     })?;
     println!("{}", lines::callees(&uas.stop(), arguments.json));
     Ok(None)
+}
+
+fn retransmission(is_off: bool) -> Retransmission {
+    if is_off { Retransmission::Off } else { Retransmission::On }
+}
+
+/// The timers of a network whose T1 this is, in the proportions of RFC 3261.
+fn timing(t1: Option<Duration>) -> Timing {
+    let standard = Timing::RFC_3261;
+    t1.map_or(standard, |t1| {
+        let share = t1.as_secs_f64() / standard.t1.as_secs_f64();
+        Timing { t1, t2: standard.t2.mul_f64(share), t4: standard.t4.mul_f64(share) }
+    })
 }
 
 /// Prints the report; calls that failed are an exit code.

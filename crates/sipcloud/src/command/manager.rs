@@ -111,6 +111,7 @@ fn compute(config: &Config, data: &Path) -> Result<LocalCompute> {
         addresses: settings::address_plan(config)?,
         log_bytes_max: config.local.log_bytes_max,
         terminate_grace: Duration::from_millis(config.local.terminate_grace_ms),
+        boot_time: Duration::from_millis(config.local.boot_time_ms),
     };
     LocalCompute::new(options).context("cannot use the data directory")
 }

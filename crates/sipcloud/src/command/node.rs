@@ -27,14 +27,15 @@ const DRAIN_POLL: Duration = Duration::from_millis(50);
 const ALIVE_POLL: Duration = Duration::from_secs(1);
 
 pub(crate) fn balancer(arguments: &cli::Node) -> Result<Option<Exit>> {
-    run(Tier::LoadBalancer, &arguments.node)
+    run(Tier::LoadBalancer, arguments)
 }
 
 pub(crate) fn proxy(arguments: &cli::Node) -> Result<Option<Exit>> {
-    run(Tier::Proxy, &arguments.node)
+    run(Tier::Proxy, arguments)
 }
 
-fn run(tier: Tier, file: &Path) -> Result<Option<Exit>> {
+fn run(tier: Tier, arguments: &cli::Node) -> Result<Option<Exit>> {
+    let file = &arguments.node;
     let configuration = read(file)?;
     if configuration.instance.tier != tier {
         let instance = configuration.instance;
@@ -49,7 +50,12 @@ fn run(tier: Tier, file: &Path) -> Result<Option<Exit>> {
         .enable_all()
         .build()
         .context("the runtime cannot start")?;
-    runtime.block_on(serve(&configuration, file, &log))
+    runtime.block_on(async {
+        if let Some(boot_time) = arguments.boot_time {
+            tokio::time::sleep(boot_time).await;
+        }
+        serve(&configuration, file, &log).await
+    })
 }
 
 fn read(file: &Path) -> Result<NodeConfiguration> {

@@ -73,6 +73,7 @@ fn local(config: &Config, faults: &mut Faults) {
         "balancers.instances_max",
         "must be 1 together with local.listen: one address has room for one balancer",
     );
+    faults.unless(local.boot_time_ms <= 600_000, "local.boot_time_ms", "must be at most 600000");
     faults.unless(local.sip_port > 0, "local.sip_port", "must be above 0");
     faults.unless(local.control_port > 0, "local.control_port", "must be above 0");
     faults.unless(

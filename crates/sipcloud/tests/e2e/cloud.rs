@@ -246,7 +246,7 @@ pub(crate) fn kill(signal: &str, pid: u32) {
 }
 
 /// Processes that work in the directory or have it on their command line.
-fn processes_of(data: &Path) -> Vec<String> {
+pub(crate) fn processes_of(data: &Path) -> Vec<String> {
     let mut pids: Vec<u32> = process::working_in(data).iter().map(|it| it.pid).collect();
     let name = data.to_str().expect("text");
     let command = |pid: u32| {

@@ -4,6 +4,7 @@
 mod call;
 mod cloud;
 mod dns;
+mod evaluate;
 mod load;
 mod manager;
 mod phone;

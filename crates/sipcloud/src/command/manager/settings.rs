@@ -16,7 +16,7 @@ use scaling::{AdaptiveRule, PaperRule, Rule, ScalingPolicy, Timing};
 use crate::config::{Config, PolicyChoice};
 use crate::secrets::Secrets;
 
-/// A local process that is not ready by then never will be.
+/// A local process that is not ready so long after its boot never will be.
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// What a local process needs to start, until one was measured.
 const BOOT_TIME: Duration = Duration::from_secs(3);
@@ -99,10 +99,11 @@ fn timing(config: &Config) -> Timing {
     let timers = &config.timers;
     // What a transaction can last (RFC 3261 §16.6 step 11, §17.2.1): it rings, then absorbs.
     let longest_ms = u64::from(timers.timer_c_ms) + 64 * u64::from(timers.t1_ms);
+    let boot_time = Duration::from_millis(config.local.boot_time_ms);
     Timing {
         poll_interval: Duration::from_millis(config.manager.poll_interval_ms),
-        boot_time: BOOT_TIME,
-        start_limit: START_LIMIT,
+        boot_time: BOOT_TIME + boot_time,
+        start_limit: START_LIMIT + boot_time,
         repeats: Duration::from_millis(64 * u64::from(timers.t1_ms)),
         proxy_drain_limit: Duration::from_millis(longest_ms),
         balancer_drain_limit: Duration::from_secs(config.balancers.drain_max_s),

@@ -1,0 +1,96 @@
+//! The answers are those that the run was made with.
+
+use super::*;
+use crate::record::{Part, run_of_a_test};
+
+#[test]
+fn launches_and_removals_are_told_with_load_threshold_and_time() {
+    let findings = Findings::of(&run_of_a_test());
+    let thresholds = |all: Vec<(u32, Option<f64>)>| -> Vec<(u32, f64)> {
+        all.into_iter().map(|(desired, cps)| (desired, cps.expect("a threshold"))).collect()
+    };
+    let up = findings.launches.iter().map(|it| (it.decision.desired, it.threshold_cps)).collect();
+    assert_eq!(thresholds(up), [(2, 170.0), (3, 340.0), (4, 510.0)]);
+    let down = findings.removals.iter().map(|it| (it.decision.desired, it.threshold_cps)).collect();
+    assert_eq!(thresholds(down), [(3, 510.0), (2, 340.0), (1, 170.0)]);
+    for launch in &findings.launches {
+        assert_eq!(launch.took_s, Some(150.0), "the boot of the run: {launch:?}");
+        assert_eq!(launch.waited_s, Some(10.0), "one sample: {launch:?}");
+    }
+}
+
+#[test]
+fn capacity_goes_in_steps_and_cpu_is_the_line_that_it_was_made_with() {
+    let findings = Findings::of(&run_of_a_test());
+    let steps: Vec<u32> = findings.steps.iter().map(|step| step.proxies).collect();
+    assert_eq!(steps, [1, 2, 3, 4, 3, 2, 1]);
+    let lines: Vec<(&str, f64)> =
+        findings.cpu.iter().map(|it| (it.what, (it.slope * 10_000.0).round())).collect();
+    assert_eq!(lines, [("balancer", 130.0), ("each proxy", 300.0), ("store", 500.0)]);
+    assert!(findings.cpu.iter().all(|it| it.r_squared > 0.999), "{:?}", findings.cpu);
+    assert_eq!(findings.above_capacity_s, 0.0, "it launches in time");
+}
+
+#[test]
+fn even_shares_are_even_and_a_neighbour_that_takes_it_all_is_a_spike() {
+    let mut run = run_of_a_test();
+    let findings = Findings::of(&run);
+    assert_eq!(findings.sharing.iter().map(|it| it.proxies).collect::<Vec<_>>(), [2, 3, 4]);
+    assert!(findings.sharing.iter().all(|it| (it.worst - 1.0).abs() < 1e-9));
+    let leave: Vec<&str> = findings.departures.iter().map(|it| it.instance.as_str()).collect();
+    assert_eq!(leave, ["proxy-4", "proxy-3", "proxy-2"]);
+    assert!(findings.departures[2].others.is_none(), "one is left");
+
+    // As in the paper: what the fourth had goes to the first.
+    let at_s = findings.departures[0].at_s;
+    for sample in &mut run.samples {
+        let is_then = sample.at_s >= at_s && sample.at_s < at_s + 12.0;
+        if is_then && sample.part == Part::Proxy && sample.instance == "proxy-1" {
+            sample.calls_per_s *= 1.5;
+        } else if is_then && sample.part == Part::Proxy {
+            sample.calls_per_s *= 0.75;
+        }
+    }
+    let spiky = Findings::of(&run);
+    let busiest = spiky.departures[0].others.expect("three were left");
+    assert!((busiest.calls - 1.5).abs() < 0.01, "{busiest:?}");
+}
+
+#[test]
+fn a_load_above_capacity_is_counted_in_seconds_of_the_experiment() {
+    let mut run = run_of_a_test();
+    for moment in &mut run.moments {
+        moment.in_service = moment.in_service.min(3);
+    }
+    let findings = Findings::of(&run);
+    let above = run.moments.iter().filter(|it| it.wanted_cps > 600.0).count() as f64;
+    assert_eq!(findings.above_capacity_s, above * 10.0);
+    // Each of four has at most 190 cps.
+    assert_eq!(findings.proxy_above_s, 0.0);
+    assert!((180.0..=190.0).contains(&findings.proxy_peak_cps), "{}", findings.proxy_peak_cps);
+}
+
+#[test]
+fn the_report_answers_every_point_and_repeats() {
+    let run = run_of_a_test();
+    let text = report(&run);
+    assert_eq!(text, report(&run), "the same run gives the same bytes");
+    for words in [
+        "calls made, 0 failed; proxies 1 → 4 → 1",
+        "change at 170, 340 and 510 cps",
+        "| 2 → 3 | 350 cps | 340 cps |",
+        "above the capacity in service for 0 s",
+        "| 4 | ",
+        "| proxy-4 | 40 s | 3 | 1.000 |",
+        "| each proxy | 300 µs |",
+    ] {
+        assert!(text.contains(words), "{words:?} is missing in\n{text}");
+    }
+}
+
+#[test]
+fn figures_are_readable_for_people() {
+    assert_eq!(thousands(2_951_100), "2,951,100");
+    assert_eq!((thousands(0), thousands(999)), ("0".to_owned(), "999".to_owned()));
+    assert_eq!(clock(6_755.4), "1:52:35");
+}
