@@ -1,7 +1,7 @@
 //! Figures 5 and 6 of the paper, from the samples of a run.
 
 use crate::chart::{Axis, Chart, Line, Mark, Side};
-use crate::record::{Part, Run, Sample};
+use crate::record::{Decision, Part, Run, Sample};
 use crate::series::{means, steps};
 
 /// Told apart by people who see colours differently, and by their dashes in print.
@@ -46,9 +46,9 @@ pub fn figure_6(run: &Run) -> String {
 }
 
 fn chart(run: &Run, title: &str, left: Axis, right: Option<Axis>, lines: Vec<Line>) -> Chart {
-    let mark = |decision: &crate::record::Decision| Mark {
+    let mark = |decision: &Decision| Mark {
         x: run.minutes(decision.at_s),
-        is_up: decision.desired > decision.before,
+        is_up: decision.is_launch(),
         number: decision.desired,
     };
     Chart {

@@ -1,32 +1,22 @@
 //! The answers to what the paper's §4.2 says of its own run.
 
 use crate::evenness::{Busiest, Sharing, busiest, sharing};
-use crate::record::{Decision, Part, Run, Sample};
+use crate::record::{Decision, Moment, Part, Run, Sample};
 use crate::statistics::{Line, fit};
 
 /// How long after a proxy left the table its neighbours are watched, seconds of the experiment:
 /// the paper's spikes last minutes.
 const SPIKE_WINDOW_S: f64 = 120.0;
 
-/// A proxy was added.
+/// A decision of the manager, and what became of it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Launch {
+pub struct Change {
     pub decision: Decision,
     /// The threshold that the load had passed, if the policy has one.
     pub threshold_cps: Option<f64>,
     /// From the plan's passing of the threshold to the decision, seconds of the experiment.
     pub waited_s: Option<f64>,
-    /// From the decision to the first sample with one more proxy in service.
-    pub took_s: Option<f64>,
-}
-
-/// A proxy was taken out.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Removal {
-    pub decision: Decision,
-    pub threshold_cps: Option<f64>,
-    pub waited_s: Option<f64>,
-    /// From the decision to the first sample with one less in service.
+    /// From the decision to the first sample with that many proxies in service.
     pub took_s: Option<f64>,
 }
 
@@ -67,8 +57,7 @@ pub struct CpuLine {
 /// Everything that the report tells.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Findings {
-    pub launches: Vec<Launch>,
-    pub removals: Vec<Removal>,
+    pub changes: Vec<Change>,
     pub steps: Vec<CapacityStep>,
     pub sharing: Vec<Sharing>,
     pub departures: Vec<Departure>,
@@ -84,25 +73,17 @@ pub struct Findings {
 impl Findings {
     pub fn of(run: &Run) -> Self {
         let (proxy_above_s, proxy_peak_cps) = proxies_above(run);
-        let changes = |is_launch: bool| {
-            run.decisions.iter().filter(move |it| (it.desired > it.before) == is_launch)
-        };
-        let launch = |decision: &Decision| {
+        let change = |decision: &Decision| {
             let threshold_cps = threshold(run, decision);
-            Launch {
-                waited_s: threshold_cps.and_then(|cps| waited(run, decision, cps)),
-                took_s: took(run, decision),
+            Change {
                 decision: decision.clone(),
                 threshold_cps,
+                waited_s: threshold_cps.and_then(|cps| waited(run, decision, cps)),
+                took_s: took(run, decision),
             }
         };
-        let removal = |decision: &Decision| {
-            let Launch { decision, threshold_cps, waited_s, took_s } = launch(decision);
-            Removal { decision, threshold_cps, waited_s, took_s }
-        };
         Self {
-            launches: changes(true).map(launch).collect(),
-            removals: changes(false).map(removal).collect(),
+            changes: run.decisions.iter().map(change).collect(),
             steps: steps(run),
             sharing: sharing(run),
             departures: departures(run),
@@ -127,8 +108,8 @@ fn threshold(run: &Run, decision: &Decision) -> Option<f64> {
 
 /// How long the plan had been beyond the threshold when the manager decided.
 fn waited(run: &Run, decision: &Decision, threshold_cps: f64) -> Option<f64> {
-    let is_launch = decision.desired > decision.before;
-    let is_beyond = |cps: f64| if is_launch { cps > threshold_cps } else { cps < threshold_cps };
+    let is_beyond =
+        |cps: f64| if decision.is_launch() { cps > threshold_cps } else { cps < threshold_cps };
     let before = run.moments.iter().rev().skip_while(|it| it.at_s > decision.at_s);
     // The plan's steps are even: the first moment beyond is less than a sample late.
     let since = before.take_while(|it| is_beyond(it.wanted_cps)).last()?;
@@ -136,8 +117,7 @@ fn waited(run: &Run, decision: &Decision, threshold_cps: f64) -> Option<f64> {
 }
 
 fn took(run: &Run, decision: &Decision) -> Option<f64> {
-    let is_launch = decision.desired > decision.before;
-    let is_there = |in_service: u32| match is_launch {
+    let is_there = |in_service: u32| match decision.is_launch() {
         true => in_service >= decision.desired,
         false => in_service <= decision.desired,
     };
@@ -236,8 +216,7 @@ fn minutes(run: &Run, samples: &[&Sample]) -> Vec<(f64, f64, f64)> {
 
 fn above_capacity(run: &Run) -> f64 {
     let each = run.policy.capacity_each;
-    let is_above =
-        |it: &&crate::record::Moment| it.wanted_cps > f64::from(it.in_service) * each + 1e-9;
+    let is_above = |it: &&Moment| it.wanted_cps > f64::from(it.in_service) * each + 1e-9;
     let count = run.moments.iter().filter(is_above).count() as f64;
     run.seconds(count * run.sample_interval_s)
 }

@@ -29,7 +29,7 @@ mod statistics;
 mod table;
 
 pub use figures::{figure_5, figure_6};
-pub use findings::{CapacityStep, CpuLine, Departure, Findings, Launch, Removal};
+pub use findings::{CapacityStep, Change, CpuLine, Departure, Findings};
 pub use raster::{RasterError, png};
 pub use record::{Calls, Decision, Failure, Moment, Part, Policy, Run, Sample};
 pub use report::report;

@@ -69,6 +69,12 @@ pub struct Decision {
     pub reason: String,
 }
 
+impl Decision {
+    pub(crate) fn is_launch(&self) -> bool {
+        self.desired > self.before
+    }
+}
+
 /// A failed call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Failure {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::findings::{Departure, Findings, Launch, Removal};
+use crate::findings::{Change, Departure, Findings};
 use crate::record::Run;
 
 /// Failed calls that are listed; all are in `failed.csv`.
@@ -132,30 +132,24 @@ fn decisions(out: &mut String, run: &Run, findings: &Findings) {
         "| at | proxies | aggregate load | threshold | beyond it for | in effect after | reason |\n\
          |---|---|---|---|---|---|---|",
     );
-    let row = |decision: &crate::record::Decision,
-               threshold: Option<f64>,
-               waited: Option<f64>,
-               took: Option<f64>| {
-        let cell = |value: Option<f64>, unit: &str| {
-            value.map_or_else(|| "–".to_owned(), |value| format!("{value:.0} {unit}"))
-        };
-        format!(
-            "| {} | {} → {} | {:.0} cps | {} | {} | {} | {} |",
-            clock(run.seconds(decision.at_s)),
-            decision.before,
-            decision.desired,
-            decision.load_cps,
-            cell(threshold, "cps"),
-            cell(waited, "s"),
-            cell(took, "s"),
-            decision.reason,
-        )
+    let cell = |value: Option<f64>, unit: &str| {
+        value.map_or_else(|| "–".to_owned(), |value| format!("{value:.0} {unit}"))
     };
-    for Launch { decision, threshold_cps, waited_s, took_s } in &findings.launches {
-        line(out, row(decision, *threshold_cps, *waited_s, *took_s));
-    }
-    for Removal { decision, threshold_cps, waited_s, took_s } in &findings.removals {
-        line(out, row(decision, *threshold_cps, *waited_s, *took_s));
+    for Change { decision, threshold_cps, waited_s, took_s } in &findings.changes {
+        line(
+            out,
+            format_args!(
+                "| {} | {} → {} | {:.0} cps | {} | {} | {} | {} |",
+                clock(run.seconds(decision.at_s)),
+                decision.before,
+                decision.desired,
+                decision.load_cps,
+                cell(*threshold_cps, "cps"),
+                cell(*waited_s, "s"),
+                cell(*took_s, "s"),
+                decision.reason,
+            ),
+        );
     }
     line(
         out,

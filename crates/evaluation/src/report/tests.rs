@@ -6,14 +6,15 @@ use crate::record::{Part, run_of_a_test};
 #[test]
 fn launches_and_removals_are_told_with_load_threshold_and_time() {
     let findings = Findings::of(&run_of_a_test());
-    let thresholds = |all: Vec<(u32, Option<f64>)>| -> Vec<(u32, f64)> {
-        all.into_iter().map(|(desired, cps)| (desired, cps.expect("a threshold"))).collect()
-    };
-    let up = findings.launches.iter().map(|it| (it.decision.desired, it.threshold_cps)).collect();
-    assert_eq!(thresholds(up), [(2, 170.0), (3, 340.0), (4, 510.0)]);
-    let down = findings.removals.iter().map(|it| (it.decision.desired, it.threshold_cps)).collect();
-    assert_eq!(thresholds(down), [(3, 510.0), (2, 340.0), (1, 170.0)]);
-    for launch in &findings.launches {
+    let all: Vec<(u32, u32, Option<f64>)> = findings
+        .changes
+        .iter()
+        .map(|it| (it.decision.before, it.decision.desired, it.threshold_cps))
+        .collect();
+    let up = [(1, 2, Some(170.0)), (2, 3, Some(340.0)), (3, 4, Some(510.0))];
+    let down = [(4, 3, Some(510.0)), (3, 2, Some(340.0)), (2, 1, Some(170.0))];
+    assert_eq!(all, [up, down].concat());
+    for launch in &findings.changes[..3] {
         assert_eq!(launch.took_s, Some(150.0), "the boot of the run: {launch:?}");
         assert_eq!(launch.waited_s, Some(10.0), "one sample: {launch:?}");
     }

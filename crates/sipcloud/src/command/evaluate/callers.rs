@@ -25,6 +25,7 @@ pub(super) struct Own {
     calls: Calls,
     failures: Vec<Failure>,
     has_reported: bool,
+    has_exited: bool,
     has_ended: bool,
 }
 
@@ -39,6 +40,7 @@ impl Callers {
             calls: Calls::default(),
             failures: Vec::new(),
             has_reported: false,
+            has_exited: false,
             has_ended: false,
         }))
     }
@@ -125,8 +127,8 @@ impl Callers {
 
 impl Own {
     fn tick(&mut self) {
-        // Asked first: what it said before its end is then all there.
-        self.has_ended = self.child.ended().is_some();
+        // Its last lines may still be on their way when its end is seen for the first time.
+        let had_exited = std::mem::replace(&mut self.has_exited, self.child.ended().is_some());
         while let Some(line) = self.child.next_line() {
             match line.get("type").and_then(Value::as_str) {
                 Some("sample") => self.take_sample(&line),
@@ -134,6 +136,7 @@ impl Own {
                 _ => {}
             }
         }
+        self.has_ended = self.has_exited && (self.has_reported || had_exited);
     }
 
     fn take_sample(&mut self, line: &Value) {

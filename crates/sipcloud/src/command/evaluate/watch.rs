@@ -26,8 +26,9 @@ const IN_SERVICE: &str = "in service";
 pub(super) struct Watch {
     data: std::path::PathBuf,
     schedule: Schedule,
-    secrets: Secrets,
     manager: Option<ManagerClient>,
+    /// Leads to any node: all have one token.
+    nodes: NodeClient,
     last: BTreeMap<InstanceId, NodeStatus>,
     load: [Process; 2],
     store: Option<(StoreNode, Totals)>,
@@ -57,8 +58,12 @@ impl Watch {
         Ok(Self {
             data: experiment.data.clone(),
             schedule: experiment.schedule.clone(),
-            secrets: Secrets::load_or_make(&experiment.data)?,
             manager: None,
+            nodes: NodeClient::new(
+                experiment.balancer(),
+                &Secrets::load_or_make(&experiment.data)?.node_token,
+                PATIENCE,
+            )?,
             last: BTreeMap::new(),
             load: [process(Part::Callers, callers), process(Part::Callees, callees)],
             store: store.map(|store| (store, Totals::default())),
@@ -115,15 +120,8 @@ impl Watch {
     async fn sample_nodes(&mut self, at_s: f64, fleet: &FleetStatus) {
         let mut asked = JoinSet::new();
         for instance in &fleet.instances {
-            let client = NodeClient::new(instance.control, &self.secrets.node_token, PATIENCE);
-            let instance = instance.clone();
-            asked.spawn(async move {
-                let status = match client {
-                    Ok(client) => client.status().await.ok(),
-                    Err(_) => None,
-                };
-                (instance, status)
-            });
+            let (client, instance) = (self.nodes.at(instance.control), instance.clone());
+            asked.spawn(async move { (instance, client.status().await.ok()) });
         }
         let mut answers = Vec::new();
         while let Some(Ok(answer)) = asked.join_next().await {
