@@ -149,9 +149,13 @@ async fn watch_calls(
             progress.draw(&moment, watch.starting());
         }
         if callers.have_ended() {
-            progress.finish();
             callers.check()?;
-            return Ok(is_cut_short);
+            // A plan may end with no calls, to let proxies go.
+            let seen_s = watch.moments.last().map_or(f64::INFINITY, |moment| moment.at_s);
+            if is_cut_short || seen_s >= experiment.schedule.duration().as_secs_f64() {
+                progress.finish();
+                return Ok(is_cut_short);
+            }
         }
         if is_cut_short || callers.is_plan_over() {
             winding_down += SAMPLE_INTERVAL;
