@@ -85,9 +85,10 @@ fn advice(watch: &StoreWatch, status: &StoreTierStatus) -> String {
     if !down.is_empty() {
         return format!("{} of {} nodes down: {}", down.len(), status.nodes.len(), down.join(", "));
     }
-    let nodes = status.nodes.len().max(1) as f64;
+    let nodes = status.nodes.len() as f64;
     let capacity = f64::from(watch.node_capacity_queries_per_s) * nodes;
-    if status.queries_per_s > capacity * FULL_PERCENT / 100.0 {
+    // A file has no nodes, and nothing to add.
+    if nodes > 0.0 && status.queries_per_s > capacity * FULL_PERCENT / 100.0 {
         return format!(
             "add a node: more than {FULL_PERCENT:.0} % of the {capacity:.0} queries per second that \
              {nodes} can take",
@@ -123,6 +124,6 @@ mod tests {
         assert!(of(&both, 10.0, 80.0).starts_with("slow"));
         let one_down = of(&[node(1, true), node(2, false)], 1_600.0, 80.0);
         assert_eq!(one_down, "1 of 2 nodes down: 127.0.0.2:9042");
-        assert_eq!(of(&[], 10.0, 1.0), "", "a file has no nodes");
+        assert_eq!(of(&[], 9_000.0, 1.0), "", "a file has no nodes");
     }
 }

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use store::Latencies;
+
 /// A counter or gauge that one thread writes and any thread reads.
 #[derive(Debug, Default)]
 pub struct Cell(AtomicU64);
@@ -32,6 +34,8 @@ macro_rules! counters {
         #[repr(align(128))]
         pub struct Counters {
             $( $(#[doc = $help])+ pub $field: Cell, )+
+            /// How long store queries took.
+            pub store_latencies: LatencyCells,
         }
 
         impl Counters {
@@ -118,10 +122,6 @@ counters! {
     counter queries_write = "sipcloud_proxy_store_queries_total" r#"kind="write""#;
     /// Store queries that failed.
     counter query_failures = "sipcloud_proxy_store_failures_total" "";
-    /// Store queries that were answered or failed.
-    counter store_answers = "sipcloud_proxy_store_answers_total" "";
-    /// Time that store queries took together, in microseconds.
-    counter store_latency_us = "sipcloud_proxy_store_latency_microseconds_total" "";
     /// Credentials that were found in the cache, or that another query in flight was asked for.
     counter store_saved = "sipcloud_proxy_store_queries_saved_total" "";
     /// Messages that came, keep-alives included.
@@ -132,6 +132,8 @@ counters! {
     counter bytes_received = "sipcloud_proxy_received_bytes_total" "";
     /// Bytes of messages that left.
     counter bytes_sent = "sipcloud_proxy_sent_bytes_total" "";
+    /// Store queries that wait for their answer now.
+    gauge store_in_flight = "sipcloud_proxy_store_queries_in_flight" "";
     /// 1 while the store does not answer.
     gauge store_is_down = "sipcloud_proxy_store_down" "";
     /// Server transactions now.
@@ -142,6 +144,52 @@ counters! {
     gauge contexts = "sipcloud_proxy_contexts" "";
     /// Time of the last message of a client, in milliseconds since 1970.
     gauge last_activity_ms = "sipcloud_proxy_last_activity_unix_milliseconds" "";
+}
+
+/// The store's histogram, as another thread may read it.
+#[derive(Debug, Default)]
+pub struct LatencyCells {
+    counts: [Cell; Latencies::BOUNDS_US.len() + 1],
+    sum_us: Cell,
+}
+
+impl LatencyCells {
+    /// Shows what the store has counted.
+    pub fn set(&self, latencies: &Latencies) {
+        for (cell, count) in self.counts.iter().zip(latencies.counts) {
+            cell.set(count);
+        }
+        self.sum_us.set(latencies.sum_us);
+    }
+
+    /// Queries that were answered or failed.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().map(Cell::get).sum()
+    }
+
+    /// What they took together, in microseconds.
+    pub fn sum_us(&self) -> u64 {
+        self.sum_us.get()
+    }
+
+    /// The samples of one worker.
+    fn render(&self, worker: usize, text: &mut String) {
+        let name = STORE_SECONDS;
+        let bounds = Latencies::BOUNDS_US.iter().map(|bound_us| seconds(*bound_us).to_string());
+        let mut sum = 0;
+        for (cell, bound) in self.counts.iter().zip(bounds.chain(["+Inf".to_owned()])) {
+            sum += cell.get();
+            let _ = writeln!(text, "{name}_bucket{{worker=\"{worker}\",le=\"{bound}\"}} {sum}");
+        }
+        let _ = writeln!(text, "{name}_sum{{worker=\"{worker}\"}} {}", seconds(self.sum_us()));
+        let _ = writeln!(text, "{name}_count{{worker=\"{worker}\"}} {sum}");
+    }
+}
+
+const STORE_SECONDS: &str = "sipcloud_proxy_store_query_seconds";
+
+fn seconds(microseconds: u64) -> f64 {
+    microseconds as f64 / 1e6
 }
 
 impl Counters {
@@ -203,6 +251,11 @@ pub fn render(workers: &[std::sync::Arc<Counters>]) -> String {
             let _ = writeln!(text, "{name}{{worker=\"{worker}\"{comma}{labels}}} {value}");
         }
     }
+    let _ = writeln!(text, "# HELP {STORE_SECONDS} How long store queries took, failed ones too.");
+    let _ = writeln!(text, "# TYPE {STORE_SECONDS} histogram");
+    for (worker, counters) in workers.iter().enumerate() {
+        counters.store_latencies.render(worker, &mut text);
+    }
     text
 }
 
@@ -224,8 +277,34 @@ mod tests {
             .lines()
             .filter(|line| !line.starts_with('#'))
             .filter_map(|line| line.split('{').next())
+            // A histogram is one metric.
+            .map(|name| if name.starts_with(STORE_SECONDS) { STORE_SECONDS } else { name })
             .collect();
         names.dedup();
         assert_eq!((helps, types), (names.len(), names.len()), "{text}");
+    }
+
+    #[test]
+    fn latencies_are_shown_as_a_histogram() {
+        let mut latencies = Latencies::default();
+        for latency_us in [40, 400, 450, 9_000_000] {
+            latencies.record(std::time::Duration::from_micros(latency_us));
+        }
+        let counters = std::sync::Arc::new(Counters::default());
+        counters.store_latencies.set(&latencies);
+
+        let text = render(&[counters]);
+
+        let name = "sipcloud_proxy_store_query_seconds";
+        for line in [
+            "_bucket{worker=\"0\",le=\"0.00005\"} 1\n",
+            "_bucket{worker=\"0\",le=\"0.0005\"} 3\n",
+            "_bucket{worker=\"0\",le=\"5\"} 3\n",
+            "_bucket{worker=\"0\",le=\"+Inf\"} 4\n",
+            "_sum{worker=\"0\"} 9.00089\n",
+            "_count{worker=\"0\"} 4\n",
+        ] {
+            assert!(text.contains(&format!("{name}{line}")), "{line} in {text}");
+        }
     }
 }

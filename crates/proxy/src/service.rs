@@ -196,9 +196,9 @@ impl NodeHandle for Node {
                 .filter_map(|worker| worker.oldest_stamp.get())
                 .min()
                 .map(Generation::from),
-            store_queries_total: sum(|it| it.store_answers.get()),
+            store_queries_total: sum(|it| it.store_latencies.count()),
             store_failures_total: sum(|it| it.query_failures.get()),
-            store_latency_us_total: sum(|it| it.store_latency_us.get()),
+            store_latency_us_total: sum(|it| it.store_latencies.sum_us()),
             last_sip_activity_ms: last.unwrap_or_default(),
             ..NodeStatus::started(self.config.instance, self.config.incarnation, sip)
         }

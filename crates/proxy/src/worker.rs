@@ -410,8 +410,8 @@ impl Worker {
         counters.client_transactions.set(count(self.layer.client_transactions()));
         counters.contexts.set(count(self.contexts.len()));
         let store = self.store.counters();
-        counters.store_answers.set(store.latencies.counts.iter().sum());
-        counters.store_latency_us.set(store.latencies.sum_us);
+        counters.store_latencies.set(&store.latencies);
+        counters.store_in_flight.set(store.in_flight);
         counters.store_saved.set(store.cache_hits + store.joined);
         counters.store_is_down.set(u64::from(!self.store.health().is_serving()));
     }

@@ -189,6 +189,17 @@ pub(crate) enum User {
     },
     /// Remove a user; registrations stay until they expire.
     Remove(UserName),
+    /// Add many users, or replace their passwords, from a file with lines USER@REALM,PASSWORD.
+    ///
+    /// Everything behind the first comma is the password; empty lines and those that begin with #
+    /// are passed over. A line that cannot be read is named and nothing is written. The import may
+    /// be repeated.
+    Import {
+        /// The file; - is standard input.
+        file: PathBuf,
+        #[command(flatten)]
+        data: DataDirectory,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -215,6 +226,22 @@ pub(crate) enum Registration {
     },
     /// Add a contact that does not register by itself, such as a trunk.
     Add(RegistrationAdd),
+    /// Add many such contacts from a file with lines USER@DOMAIN,CONTACT.
+    ///
+    /// Empty lines and those that begin with # are passed over. A line that cannot be read is named
+    /// and nothing is written. The import may be repeated.
+    Import {
+        /// The file; - is standard input.
+        file: PathBuf,
+        /// As for `add`.
+        #[arg(long, required = true)]
+        direct: bool,
+        /// How long they hold, for example 1h; without it for ever.
+        #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+        expires: Option<Duration>,
+        #[command(flatten)]
+        data: DataDirectory,
+    },
     /// Remove the registrations of an address-of-record, or one contact of it.
     Remove {
         /// The address-of-record, as in bob@sipcloud.test.

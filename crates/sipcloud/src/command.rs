@@ -4,6 +4,7 @@ pub(crate) mod check_config;
 pub(crate) mod drain;
 pub(crate) mod evaluate;
 pub(crate) mod events;
+pub(crate) mod import;
 pub(crate) mod load;
 pub(crate) mod manager;
 pub(crate) mod node;

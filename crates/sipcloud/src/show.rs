@@ -1,5 +1,7 @@
 //! How figures look on a terminal.
 
+use std::io::{self, IsTerminal as _, Write as _};
+
 use node_api::wire::TierStatus;
 use serde_json::json;
 
@@ -34,6 +36,20 @@ pub(crate) fn bytes(bytes: u64) -> String {
         1..MIB => format!("{} KiB", bytes / KIB),
         _ => format!("{} MiB", bytes / MIB),
     }
+}
+
+/// A line that grows on a terminal; a script gets only the sum at the end.
+pub(crate) fn progress(what: &str, done: usize, total: usize) {
+    const WIDTH: usize = 40;
+    let mut out = io::stderr();
+    if !out.is_terminal() {
+        return;
+    }
+    let filled = "#".repeat(done * WIDTH / total.max(1));
+    let end = if done == total { "\n" } else { "" };
+    // A terminal that is gone is no reason to stop.
+    let _ = write!(out, "\r[{filled:<WIDTH$}] {done} of {total} {what}{end}");
+    let _ = out.flush();
 }
 
 /// The live line of one tier.

@@ -1,8 +1,11 @@
-//! What one Cassandra node answers through our driver: lookups by key at several loads.
+//! What one Cassandra node answers through our driver: lookups by key, at the pace of calls and as
+//! many as it can, with few and with many subscribers.
 //!
 //! `scripts/cassandra up && cargo bench -p store-drivers --bench cassandra [-- SUBSCRIBERS…]`
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use store::{Aor, Binding, BindingId, Blocking, Credential, Query, Store as _, Ticket, UnixMillis};
@@ -10,8 +13,13 @@ use store_drivers::cassandra::{self, Replication, ReplicationStrategy};
 use store_drivers::{CassandraOptions, CassandraStore};
 
 const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
-const IN_FLIGHT: [usize; 4] = [1, 8, 32, 128];
+
+/// Handles (one per worker of a proxy) and queries that each of them keeps in flight.
+const LOADS: [(usize, usize); 6] = [(1, 1), (1, 8), (1, 32), (1, 128), (2, 64), (4, 64)];
 const ROUND: Duration = Duration::from_secs(5);
+
+/// What a hundred calls per second ask.
+const PACED_PER_S: u32 = 300;
 
 type Client = Blocking<CassandraStore>;
 
@@ -21,26 +29,44 @@ fn main() {
     if subscribers.is_empty() {
         subscribers = vec![1_000, 100_000];
     }
+    let handles_max = LOADS.iter().map(|(handles, _)| *handles).max().unwrap_or(1);
     for count in subscribers {
         let keyspace = format!("bench_{count}");
         let options = CassandraOptions { keyspace, ..CassandraOptions::default() };
         let replication = Replication { strategy: ReplicationStrategy::NetworkTopology, factor: 1 };
         cassandra::init(&options, &replication).expect("a node: scripts/cassandra up");
-        let open = |wake| CassandraStore::open(options, wake);
-        let mut client = Blocking::open(Duration::from_secs(20), open).expect("opened");
-        fill(&mut client, count);
-        let credential = |number: usize| Query::Credential {
-            realm: "example.com".to_owned(),
-            username: format!("user-{number}"),
+        let open = || {
+            let open = |wake| CassandraStore::open(options.clone(), wake);
+            Blocking::open(Duration::from_secs(20), open).expect("opened")
         };
-        let bindings = |number: usize| Query::Bindings { aor: aor(number) };
-        for in_flight in IN_FLIGHT {
-            measure(&mut client, ("credential", count, in_flight), &credential);
+        let mut clients: Vec<Client> = (0..handles_max).map(|_| open()).collect();
+        if let Some(first) = clients.first_mut() {
+            fill(first, count);
         }
-        for in_flight in IN_FLIGHT {
-            measure(&mut client, ("bindings", count, in_flight), &bindings);
+        // A Java machine is slow until it has compiled what it does.
+        round(&mut clients, 64, count, &credential);
+        for (what, query) in [("credential", &credential as &Ask), ("bindings", &bindings)] {
+            if let Some(first) = clients.first_mut() {
+                let found = Measured::of(|| vec![paced(first, count, query)]);
+                found.show(what, count, &format!("{PACED_PER_S}/s asked"));
+            }
+            for (handles, in_flight) in LOADS {
+                let clients = clients.get_mut(..handles).unwrap_or_default();
+                let found = Measured::of(|| round(clients, in_flight, count, query));
+                found.show(what, count, &format!("{handles} x {in_flight:>3} in flight"));
+            }
         }
     }
+}
+
+type Ask = dyn Fn(usize) -> Query + Sync;
+
+fn credential(number: usize) -> Query {
+    Query::Credential { realm: "example.com".to_owned(), username: format!("user-{number}") }
+}
+
+fn bindings(number: usize) -> Query {
+    Query::Bindings { aor: aor(number) }
 }
 
 fn aor(number: usize) -> Aor {
@@ -98,33 +124,117 @@ fn binding() -> Binding {
     }
 }
 
-fn measure(
-    client: &mut Client,
-    (what, count, in_flight): (&str, usize, usize),
-    query: &dyn Fn(usize) -> Query,
-) {
+/// One answer after the other.
+type Answers = Vec<(Duration, bool)>;
+
+/// All keys in an order that no cache likes; each handle begins elsewhere.
+fn next(number: usize, count: usize) -> usize {
+    (number * 7_919 + 104_729) % count
+}
+
+/// Every handle keeps so many queries in flight.
+fn round(clients: &mut [Client], in_flight: usize, count: usize, query: &Ask) -> Vec<Answers> {
+    thread::scope(|scope| {
+        let threads: Vec<_> = clients
+            .iter_mut()
+            .enumerate()
+            .map(|(first, client)| {
+                scope.spawn(move || busy(client, first, in_flight, count, query))
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().expect("measured")).collect()
+    })
+}
+
+fn busy(client: &mut Client, first: usize, in_flight: usize, count: usize, query: &Ask) -> Answers {
     let mut sent: BTreeMap<Ticket, Instant> = BTreeMap::new();
-    let (mut number, mut latencies, mut failures) = (1, Vec::new(), 0);
+    let (mut number, mut answers) = (first, Vec::new());
     let begun = now();
     while begun.elapsed() < ROUND || !sent.is_empty() {
         while sent.len() < in_flight && begun.elapsed() < ROUND {
-            // All keys in an order that no cache likes.
-            number = (number * 7_919 + 104_729) % count;
+            number = next(number, count);
             sent.insert(client.submit(query(number)), now());
         }
-        let Some(done) = client.next_completion() else { break };
-        failures += usize::from(done.result.is_err());
-        latencies.extend(sent.remove(&done.ticket).map(|at| at.elapsed()));
+        let done = client.next_completion().expect("an answer");
+        let latency = sent.remove(&done.ticket).map(|at| at.elapsed()).expect("asked");
+        answers.push((latency, done.result.is_ok()));
     }
-    let per_second = latencies.len() as f64 / begun.elapsed().as_secs_f64();
-    latencies.sort_unstable();
-    let at =
-        |share: usize| latencies.get(latencies.len() * share / 100).copied().unwrap_or_default();
-    println!(
-        "{what:<10} {count:>7} subscribers  {in_flight:>3} in flight  {per_second:>7.0}/s  p50 {:>9.2?}  \
-         p99 {:>9.2?}  {failures} failed, {} overloaded",
-        at(50),
-        at(99),
-        client.store().counters().overloaded,
-    );
+    answers
+}
+
+/// One query after the other, each at its time.
+fn paced(client: &mut Client, count: usize, query: &Ask) -> Answers {
+    let (mut number, mut answers) = (0, Vec::new());
+    let begun = now();
+    for place in 0..PACED_PER_S * u32::try_from(ROUND.as_secs()).unwrap_or(1) {
+        let at = begun + Duration::from_secs(1) / PACED_PER_S * place;
+        thread::park_timeout(at.saturating_duration_since(now()));
+        number = next(number, count);
+        // What waited for the one before counts: the call waited too.
+        let is_good = client.ask(query(number)).is_ok();
+        answers.push((now().saturating_duration_since(at), is_good));
+    }
+    answers
+}
+
+struct Measured {
+    latencies: Vec<Duration>,
+    failures: usize,
+    seconds: f64,
+    /// Cores that this process and the rest of the machine used.
+    ours: f64,
+    others: f64,
+}
+
+impl Measured {
+    fn of(run: impl FnOnce() -> Vec<Answers>) -> Self {
+        let (begun, process, machine) = (now(), process_seconds(), machine_seconds());
+        let answers: Answers = run().into_iter().flatten().collect();
+        let seconds = begun.elapsed().as_secs_f64();
+        let ours = (process_seconds() - process) / seconds;
+        let others = (machine_seconds() - machine) / seconds - ours;
+        let mut latencies: Vec<Duration> = answers.iter().map(|(latency, _)| *latency).collect();
+        latencies.sort_unstable();
+        let failures = answers.iter().filter(|(_, is_good)| !is_good).count();
+        Self { latencies, failures, seconds, ours, others }
+    }
+
+    fn show(&self, what: &str, count: usize, load: &str) {
+        let per_second = self.latencies.len() as f64 / self.seconds;
+        let at = |share: usize| {
+            let place = self.latencies.len() * share / 100;
+            self.latencies.get(place).copied().unwrap_or_default()
+        };
+        println!(
+            "{what:<10} {count:>7} subscribers  {load:<17} {per_second:>7.0}/s  p50 {:>9.2?}  p99 \
+             {:>9.2?}  {} failed  cores: driver {:.2}, the rest {:.2}",
+            at(50),
+            at(99),
+            self.failures,
+            self.ours,
+            self.others,
+        );
+    }
+}
+
+/// User and system time of this process.
+fn process_seconds() -> f64 {
+    let text = fs::read_to_string("/proc/self/stat").expect("Linux");
+    let fields = text.rsplit(')').next().unwrap_or_default().split_whitespace();
+    fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / 100.0
+}
+
+/// Time that the cores of the machine were busy, all together.
+fn machine_seconds() -> f64 {
+    let text = fs::read_to_string("/proc/stat").expect("Linux");
+    let fields = text.lines().next().unwrap_or_default().split_whitespace().skip(1);
+    let ticks: Vec<f64> = fields.filter_map(|field| field.parse().ok()).collect();
+    // user, nice, system, (idle, waiting), interrupts, soft interrupts.
+    ticks
+        .iter()
+        .enumerate()
+        .filter(|(place, _)| [0, 1, 2, 5, 6].contains(place))
+        .map(|(_, it)| it)
+        .sum::<f64>()
+        / 100.0
 }

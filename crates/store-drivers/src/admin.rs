@@ -1,5 +1,7 @@
 //! Users and registrations for the command line: asks and waits, says what went wrong in words.
 
+mod bulk;
+
 use std::time::Duration;
 
 use store::limits::PAGE_ROWS_MAX;
@@ -51,6 +53,31 @@ pub struct NewRegistration {
     /// Reached from the proxy itself, not through a balancer.
     pub direct: bool,
     pub lifetime: Lifetime,
+}
+
+impl NewRegistration {
+    /// The row to write, later than the one that it replaces.
+    fn binding(&self, rows: &[Binding], now: UnixMillis) -> Binding {
+        let last = rows.iter().find(|row| row.id == self.id).map(|row| row.updated_at);
+        Binding {
+            id: self.id,
+            contact: self.contact.clone(),
+            path: Vec::new(),
+            received: None,
+            q: self.q.min(1000),
+            call_id: Vec::new(),
+            cseq: 0,
+            expires_at: match self.lifetime {
+                Lifetime::Permanent => UnixMillis::NEVER,
+                Lifetime::For(lifetime) => now.plus(lifetime),
+            },
+            updated_at: UnixMillis::of_write(now, last),
+            user_agent: b"sipcloud registration add".to_vec(),
+            instance: None,
+            reg_id: None,
+            direct: self.direct,
+        }
+    }
 }
 
 /// How long an operator's registration holds.
@@ -176,26 +203,7 @@ impl<S: Store> Admin<S> {
         new: &NewRegistration,
         now: UnixMillis,
     ) -> Result<(), AdminError> {
-        let stored = self.bindings(&new.aor)?.into_iter().find(|stored| stored.id == new.id);
-        let last = stored.as_ref().map(|stored| stored.updated_at);
-        let binding = Binding {
-            id: new.id,
-            contact: new.contact.clone(),
-            path: Vec::new(),
-            received: None,
-            q: new.q.min(1000),
-            call_id: Vec::new(),
-            cseq: 0,
-            expires_at: match new.lifetime {
-                Lifetime::Permanent => UnixMillis::NEVER,
-                Lifetime::For(lifetime) => now.plus(lifetime),
-            },
-            updated_at: UnixMillis::of_write(now, last),
-            user_agent: b"sipcloud registration add".to_vec(),
-            instance: None,
-            reg_id: None,
-            direct: new.direct,
-        };
+        let binding = new.binding(&self.bindings(&new.aor)?, now);
         self.done(Query::Write { aor: new.aor.clone(), upserts: vec![binding], now })
     }
 

@@ -12,7 +12,7 @@ use store::{
 use crate::admin::AdminError;
 
 /// Queries that are on their way at the same time.
-const IN_FLIGHT: usize = 256;
+pub(crate) const IN_FLIGHT: usize = 256;
 
 /// How far a copy is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +88,7 @@ fn copy_users<S: Store, T: Store>(
         realm: key.realm.clone(),
         username: key.username.clone(),
     };
-    let answers = ask_all(from, keys.iter().map(ask).collect())?;
+    let answers = from.ask_all(keys.iter().map(ask).collect())?;
     let mut puts = Vec::new();
     for (key, answer) in keys.iter().zip(answers) {
         let CredentialKey { realm, username } = (*key).clone();
@@ -101,7 +101,8 @@ fn copy_users<S: Store, T: Store>(
             _ => return Err(AdminError::Confused),
         }
     }
-    ask_all(to, puts).map(|_| ())
+    to.ask_all(puts)?;
+    Ok(())
 }
 
 fn write_bindings<T: Store>(
@@ -115,22 +116,8 @@ fn write_bindings<T: Store>(
         let upserts: Vec<Binding> = of_one.iter().map(|row| row.binding.clone()).collect();
         writes.push(Query::Write { aor: first.aor.clone(), upserts, now });
     }
-    ask_all(to, writes).map(|_| ())
-}
-
-/// The answers in the order of the queries, which are all on their way at once.
-fn ask_all<S: Store>(
-    store: &mut Blocking<S>,
-    queries: Vec<Query>,
-) -> Result<Vec<Answer>, AdminError> {
-    let tickets: Vec<_> = queries.into_iter().map(|query| store.submit(query)).collect();
-    let mut answers = std::collections::BTreeMap::new();
-    for _ in &tickets {
-        let done = store.next_completion().ok_or(AdminError::Confused)?;
-        answers.insert(done.ticket, done.result?);
-    }
-    let answers: Option<Vec<Answer>> = tickets.iter().map(|it| answers.remove(it)).collect();
-    answers.ok_or(AdminError::Confused)
+    to.ask_all(writes)?;
+    Ok(())
 }
 
 fn users<S: Store>(store: &mut Blocking<S>) -> Result<BTreeSet<CredentialKey>, AdminError> {

@@ -1,7 +1,7 @@
 //! Asking a store and waiting for the answer: for the command line and for tests, never on the
 //! call path.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -73,6 +73,33 @@ impl<S: Store> Blocking<S> {
         };
         self.early.append(&mut others);
         result
+    }
+
+    /// Asks several things that are all on their way at once, and gives the answers in their order.
+    /// No more than [`QUERIES_IN_FLIGHT_MAX`](crate::limits::QUERIES_IN_FLIGHT_MAX).
+    ///
+    /// # Errors
+    ///
+    /// The first of the store's, when all the others have come as well.
+    pub fn ask_all(&mut self, queries: Vec<Query>) -> Result<Vec<Answer>, StoreError> {
+        let earlier = Ticket(self.last_ticket);
+        let count = queries.len();
+        for query in queries {
+            self.submit(query);
+        }
+        let (mut results, mut others) = (BTreeMap::new(), VecDeque::new());
+        while results.len() < count {
+            match self.next_completion() {
+                Some(completion) if completion.ticket > earlier => {
+                    results.insert(completion.ticket, completion.result);
+                }
+                Some(other) => others.push_back(other),
+                None => return Err(self.silence()),
+            }
+        }
+        self.early.append(&mut others);
+        // Tickets grow, so that this is the order of the queries.
+        results.into_values().collect()
     }
 
     /// Hands over a query without waiting.

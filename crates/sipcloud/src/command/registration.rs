@@ -1,17 +1,18 @@
 //! `sipcloud registration …`: bindings, straight in the store.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::json;
 use sip_core::registrar::binding_id_of_contact;
 use sip_message::{Scheme, Uri};
 use store::{Aor, Registration, UnixMillis};
-use store_drivers::admin::{Lifetime, NewRegistration, Which};
+use store_drivers::admin::{Lifetime, NewRegistration, Which, parse_aor};
 
 use crate::cli;
 use crate::command::user::served_domain;
-use crate::command::{explain, open_existing_store, open_store};
+use crate::command::{explain, import, open_existing_store, open_store};
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::show;
@@ -27,6 +28,18 @@ pub(crate) fn run(command: &cli::Registration) -> Result<Option<Exit>> {
             }
         }
         cli::Registration::Add(arguments) => add(arguments)?,
+        cli::Registration::Import { file, direct, expires, data } => {
+            let (mut store, config) = open_store(&data.data)?;
+            let new = import::records(file, |name, contact| {
+                let aor = in_served_domain(&config, &parse_aor(name)?);
+                let new = registration(aor, contact.trim(), *direct, *expires)?;
+                Ok(((new.aor.clone(), new.id), new))
+            })?;
+            let new: Vec<NewRegistration> = new.into_values().collect();
+            let mut bar = |done| show::progress("registrations", done, new.len());
+            store.put_registrations(&new, now(), &mut bar).map_err(explain)?;
+            println!("{} registrations are in the store", new.len());
+        }
         cli::Registration::Remove { aor, contact, data } => {
             remove(&data.data, aor, contact.as_deref())?;
         }
@@ -35,21 +48,33 @@ pub(crate) fn run(command: &cli::Registration) -> Result<Option<Exit>> {
 }
 
 fn add(arguments: &cli::RegistrationAdd) -> Result<()> {
-    check_contact(&arguments.contact)?;
-    let (mut store, config) = open_store(&arguments.data.data)?;
-    let contact = arguments.contact.as_bytes();
-    let registration = NewRegistration {
-        aor: in_served_domain(&config, &arguments.aor),
-        id: binding_id_of_contact(contact)
-            .map_err(|error| Exit::Usage.because(format!("{}: {error}", arguments.contact)))?,
-        contact: contact.to_vec(),
-        q: 1_000,
-        direct: arguments.direct,
-        lifetime: arguments.expires.map_or(Lifetime::Permanent, Lifetime::For),
-    };
-    store.add_registration(&registration, now()).map_err(explain)?;
-    println!("{} is reached at {} from the proxies", registration.aor, arguments.contact);
+    let cli::RegistrationAdd { aor, contact, direct, expires, data } = arguments;
+    check_contact(contact)?;
+    let (mut store, config) = open_store(&data.data)?;
+    let new = registration(in_served_domain(&config, aor), contact, *direct, *expires)?;
+    store.add_registration(&new, now()).map_err(explain)?;
+    println!("{} is reached at {contact} from the proxies", new.aor);
     Ok(())
+}
+
+fn registration(
+    aor: Aor,
+    contact: &str,
+    direct: bool,
+    expires: Option<Duration>,
+) -> Result<NewRegistration> {
+    check_contact(contact)?;
+    let id = binding_id_of_contact(contact.as_bytes())
+        .map_err(|error| Exit::Usage.because(format!("{contact}: {error}")))?;
+    let lifetime = expires.map_or(Lifetime::Permanent, Lifetime::For);
+    Ok(NewRegistration {
+        aor,
+        id,
+        contact: contact.as_bytes().to_vec(),
+        q: 1_000,
+        direct,
+        lifetime,
+    })
 }
 
 fn remove(data: &Path, aor: &Aor, contact: Option<&str>) -> Result<()> {

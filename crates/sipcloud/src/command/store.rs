@@ -1,6 +1,5 @@
 //! `sipcloud store …`: the database itself: made, checked, copied into another.
 
-use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use crate::command::{configuration_of, explain, manager_of, open_data};
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::files;
+use crate::show;
 
 /// Longer than any single query may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -46,7 +46,7 @@ fn init(place: &cli::StorePlace) -> Result<Option<Exit>> {
     config = config.checked()?;
     if config.store.kind == StoreKind::Cassandra {
         let options = config.cassandra_options(&data)?;
-        show(&cassandra::init(&options, &config.replication()).map_err(explain_open)?);
+        print(&cassandra::init(&options, &config.replication()).map_err(explain_open)?);
     } else {
         open_store(&config, &data)?;
         println!("{} is ready", config.store_path(&data).display());
@@ -63,7 +63,7 @@ fn check(place: &cli::StorePlace) -> Result<Option<Exit>> {
     let (data, config) = open(place)?;
     if config.store.kind == StoreKind::Cassandra {
         let report = cassandra::check(&config.cassandra_options(&data)?).map_err(explain_open)?;
-        show(&report);
+        print(&report);
         let all_up = report.nodes.iter().all(|node| node.is_up);
         return Ok(if all_up { None } else { Some(Exit::Failed) });
     }
@@ -76,7 +76,7 @@ fn check(place: &cli::StorePlace) -> Result<Option<Exit>> {
     Ok(None)
 }
 
-fn show(report: &KeyspaceReport) {
+fn print(report: &KeyspaceReport) {
     let KeyspaceReport { keyspace, version, replication, nodes } = report;
     println!("keyspace {keyspace}, schema version {version}, replication: {replication}");
     for node in nodes {
@@ -103,27 +103,13 @@ fn migrate(from: StoreChoice, to: StoreChoice, place: &cli::StorePlace) -> Resul
     target.prepare_store(&data)?;
     let (mut source, mut target) = (open_store(&source, &data)?, open_store(&target, &data)?);
     let now = UnixMillis(sip_net::clock::unix_millis());
+    let mut bar = |CopyProgress { what, done, total }| show::progress(what, done, total);
     let report = copy(&mut source, &mut target, now, &mut bar).map_err(explain)?;
     println!(
         "copied {} users and {} bindings; the target holds {} and {} of them",
         report.users, report.bindings, report.users_found, report.bindings_found,
     );
     Ok(if report.is_complete() { None } else { Some(Exit::Failed) })
-}
-
-/// A line that grows on a terminal; a script gets only the sum at the end.
-fn bar(progress: CopyProgress) {
-    const WIDTH: usize = 40;
-    let CopyProgress { what, done, total } = progress;
-    let mut out = io::stderr();
-    if !out.is_terminal() {
-        return;
-    }
-    let filled = done * WIDTH / total.max(1);
-    let end = if done == total { "\n" } else { "" };
-    // A terminal that is gone is no reason to stop copying.
-    let _ = write!(out, "\r[{:<WIDTH$}] {done} of {total} {what}{end}", "#".repeat(filled));
-    let _ = out.flush();
 }
 
 fn open_store(config: &Config, data: &std::path::Path) -> Result<Blocking<Driver>> {

@@ -1,15 +1,19 @@
 //! `sipcloud user …`: credentials, straight in the store; only hashes are kept.
 
+use std::collections::BTreeSet;
 use std::io::{self, BufRead as _, IsTerminal as _};
 use std::net::IpAddr;
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use store::CredentialKey;
+use store_drivers::admin::parse_user;
 
 use crate::cli;
-use crate::command::{explain, open_existing_store, open_store};
+use crate::command::{explain, import, open_existing_store, open_store};
 use crate::config::Config;
 use crate::exit::Exit;
+use crate::show;
 
 pub(crate) fn run(command: &cli::User) -> Result<Option<Exit>> {
     match command {
@@ -32,6 +36,7 @@ pub(crate) fn run(command: &cli::User) -> Result<Option<Exit>> {
             store.remove_user(&user).map_err(explain)?;
             println!("removed {user}");
         }
+        cli::User::Import { file, data } => import_users(file, &data.data)?,
         cli::User::List { data, realm, json } => {
             let (mut store, _) = open_existing_store(&data.data)?;
             for user in store.users(realm.as_deref()).map_err(explain)? {
@@ -45,6 +50,20 @@ pub(crate) fn run(command: &cli::User) -> Result<Option<Exit>> {
         }
     }
     Ok(None)
+}
+
+fn import_users(file: &Path, data: &Path) -> Result<()> {
+    let (mut store, config) = open_store(data)?;
+    let users = import::records(file, |name, password| {
+        Ok((in_served_realm(&config, &parse_user(name)?), password.to_owned()))
+    })?;
+    let users: Vec<(CredentialKey, String)> = users.into_iter().collect();
+    let total = users.len();
+    store.put_users(&users, &mut |done| show::progress("users", done, total)).map_err(explain)?;
+    println!("{total} users are in the store");
+    let realms: BTreeSet<&str> = users.iter().map(|(user, _)| user.realm.as_str()).collect();
+    realms.into_iter().for_each(|realm| warn_if_not_served(&config, realm));
+    Ok(())
 }
 
 /// From a prompt without echo, asked twice; or the first line of standard input.

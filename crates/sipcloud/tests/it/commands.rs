@@ -50,6 +50,36 @@ fn registrations_are_added_listed_and_removed() {
 }
 
 #[test]
+fn users_and_registrations_are_imported_or_the_wrong_line_is_named() {
+    let data = Data::new("import");
+    let users: String = (0..600).map(|id| format!("u{id}@sipcloud.test,se,cret\n")).collect();
+    let told = data.good("user import -", &format!("# all of them\n\n{users}"));
+    assert_eq!(told, "600 users are in the store\n");
+    data.good("user import -", "u7@127.0.10.1,other\nv@sipcloud.test,x\n");
+    assert_eq!(data.good("user list", "").lines().count(), 601, "u7 is not a new one");
+
+    let contacts: String =
+        (0..600).map(|id| format!("u{id}@sipcloud.test,sip:u{id}@192.0.2.7:5060\n")).collect();
+    for time in ["first", "second"] {
+        let told = data.good("registration import - --direct", &contacts);
+        assert_eq!(told, "600 registrations are in the store\n", "the {time} time");
+    }
+    assert_eq!(data.good("registration list", "").lines().count(), 600);
+
+    for (command, wrong) in [
+        ("user import -", "w@sipcloud.test,ok\nalice,secret-of-hers\n"),
+        ("user import -", "w@sipcloud.test,ok\nalice@sipcloud.test,\n"),
+        ("registration import - --direct", "w@sipcloud.test,sip:w@192.0.2.1\na@b,tel:+15551234\n"),
+    ] {
+        let output = data.run(command, wrong);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told.contains("-:2: ") && !told.contains("secret-of-hers"), "{told}");
+    }
+    assert_eq!(data.good("user list", "").lines().count(), 601, "nothing of a wrong file");
+}
+
+#[test]
 fn a_wrong_configuration_is_told_by_line_and_exit_code() {
     let data = Data::new("config");
     std::fs::create_dir_all(&data.path).expect("made");

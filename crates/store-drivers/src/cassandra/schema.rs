@@ -8,8 +8,16 @@ use super::cluster;
 use super::options::{CassandraOptions, Replication, ReplicationStrategy};
 use crate::error::OpenError;
 
-/// What this program knows. It runs with every later version that says so by being additive.
+/// What this program knows.
 pub(super) const VERSION: i32 = 1;
+
+/// The oldest program that may use a keyspace of [`VERSION`]. It stays as long as versions only add
+/// to one another, so that proxies of both run side by side while a fleet is upgraded.
+const OLDEST_PROGRAM: i32 = 1;
+
+/// The rows of `schema_version`: what the keyspace has, and which program it needs.
+const HAS: &str = "store";
+const NEEDS: &str = "store needs program";
 
 const SCHEMA: &str = include_str!("schema.cql");
 
@@ -48,8 +56,8 @@ pub(super) async fn init(
     let session = cluster::connect(options).await?;
     let keyspace = &options.keyspace;
     match version(&session, keyspace).await? {
-        Some(VERSION) => {}
-        Some(found) if found > VERSION => return Err(newer(keyspace, found)),
+        Some(found) if found.needs > VERSION => return Err(newer(keyspace, &found)),
+        Some(found) if found.has >= VERSION => {}
         Some(_) | None => make(&session, options, replication).await?,
     }
     report(&session, keyspace).await
@@ -69,12 +77,12 @@ pub(super) async fn check(options: &CassandraOptions) -> Result<KeyspaceReport, 
 /// Refuses a keyspace that this program cannot use.
 pub(super) async fn require(session: &Session, keyspace: &str) -> Result<(), OpenError> {
     match version(session, keyspace).await? {
-        Some(found) if found < VERSION => Err(OpenError::NoKeyspace {
+        Some(found) if found.needs > VERSION => Err(newer(keyspace, &found)),
+        Some(found) if found.has < VERSION => Err(OpenError::NoKeyspace {
             keyspace: keyspace.to_owned(),
-            detail: format!("has schema version {found}, this program needs {VERSION}"),
+            detail: format!("has schema version {}, this program needs {VERSION}", found.has),
         }),
-        Some(VERSION) => Ok(()),
-        Some(found) => Err(newer(keyspace, found)),
+        Some(_) => Ok(()),
         None => Err(OpenError::NoKeyspace {
             keyspace: keyspace.to_owned(),
             detail: "is missing or has no tables of sipcloud".to_owned(),
@@ -82,10 +90,10 @@ pub(super) async fn require(session: &Session, keyspace: &str) -> Result<(), Ope
     }
 }
 
-fn newer(keyspace: &str, found: i32) -> OpenError {
+fn newer(keyspace: &str, found: &Version) -> OpenError {
     OpenError::NewerSchema {
         path: format!("keyspace {keyspace}").into(),
-        found: i64::from(found),
+        found: i64::from(found.has),
         known: i64::from(VERSION),
     }
 }
@@ -126,10 +134,11 @@ async fn make(
     for statement in statements() {
         change(session, statement.replace(PLACE, keyspace)).await?;
     }
-    let record = format!(
-        "INSERT INTO {keyspace}.schema_version (component, version) VALUES ('store', {VERSION})"
-    );
-    change(session, record).await
+    for (component, version) in [(NEEDS, OLDEST_PROGRAM), (HAS, VERSION)] {
+        let row = format!("(component, version) VALUES ('{component}', {version})");
+        change(session, format!("INSERT INTO {keyspace}.schema_version {row}")).await?;
+    }
+    Ok(())
 }
 
 /// The statements of the file without its comments.
@@ -152,24 +161,37 @@ async fn change(session: &Session, statement: String) -> Result<(), OpenError> {
     session.query_unpaged(statement, ()).await.map(|_| ()).map_err(refused)
 }
 
+struct Version {
+    has: i32,
+    /// The oldest program that may use it.
+    needs: i32,
+}
+
 /// The version of the keyspace; `None` if there is none.
-async fn version(session: &Session, keyspace: &str) -> Result<Option<i32>, OpenError> {
-    let text = format!("SELECT version FROM {keyspace}.schema_version WHERE component = 'store'");
-    let mut statement = Statement::new(text);
+async fn version(session: &Session, keyspace: &str) -> Result<Option<Version>, OpenError> {
+    let away = |detail: String| OpenError::ClusterAway { detail };
+    let mut statement =
+        Statement::new(format!("SELECT component, version FROM {keyspace}.schema_version"));
     statement.set_consistency(Consistency::LocalQuorum);
-    match session.query_unpaged(statement, ()).await {
-        Ok(result) => {
-            let rows = result.into_rows_result().ok();
-            let first = rows.and_then(|rows| rows.maybe_first_row::<(i32,)>().ok().flatten());
-            Ok(first.map(|(version,)| version))
-        }
+    let result = match session.query_unpaged(statement, ()).await {
+        Ok(result) => result,
         // The keyspace or the table is unknown.
         Err(ExecutionError::LastAttemptError(RequestAttemptError::DbError(
             DbError::Invalid,
             _,
-        ))) => Ok(None),
-        Err(error) => Err(OpenError::ClusterAway { detail: error.to_string() }),
+        ))) => return Ok(None),
+        Err(error) => return Err(away(error.to_string())),
+    };
+    let rows = result.into_rows_result().map_err(|error| away(error.to_string()))?;
+    let (mut has, mut needs) = (None, None);
+    for row in rows.rows::<(String, i32)>().map_err(|error| away(error.to_string()))? {
+        match row.map_err(|error| away(error.to_string()))? {
+            (component, version) if component == HAS => has = Some(version),
+            (component, version) if component == NEEDS => needs = Some(version),
+            _ => {}
+        }
     }
+    Ok(has.map(|has| Version { has, needs: needs.unwrap_or(has) }))
 }
 
 async fn report(session: &Session, keyspace: &str) -> Result<KeyspaceReport, OpenError> {
@@ -188,10 +210,10 @@ async fn report(session: &Session, keyspace: &str) -> Result<KeyspaceReport, Ope
         };
         options.into_iter().map(show).collect::<Vec<_>>().join(", ")
     });
-    let version = version(session, keyspace).await?.unwrap_or_default();
+    let version = version(session, keyspace).await?;
     Ok(KeyspaceReport {
         keyspace: keyspace.to_owned(),
-        version,
+        version: version.map_or(0, |found| found.has),
         replication,
         nodes: nodes(session),
     })

@@ -7,13 +7,15 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use scylla::client::session_builder::SessionBuilder;
-use store::contract::{self, Fixture};
+use store::contract::Fixture;
 use store::limits::ROWS_PER_AOR_MAX;
 use store::{Answer, Binding, Blocking, Query, Store, StoreError, UnixMillis, Wake};
-use store_drivers::cassandra::{self, CassandraLogin, Replication, ReplicationStrategy};
+use store_drivers::cassandra::{
+    self, CassandraLogin, CassandraTls, Replication, ReplicationStrategy,
+};
 use store_drivers::{CassandraOptions, CassandraStore, OpenError, StoreLocation};
 
-use super::{NOW, aor, binding, write};
+use super::{NOW, aor, binding, contract, write};
 
 /// What `scripts/cassandra` says if the machine can have neither Java nor Maven.
 const CANNOT_BE_HAD: i32 = 69;
@@ -30,14 +32,18 @@ fn script(arguments: &[&str]) -> Option<i32> {
 
 /// A node that serves. One that was not there before ends with the test.
 struct Node {
+    /// Which one, and how it is.
+    flags: Vec<String>,
     was_running: bool,
 }
 
 impl Node {
-    fn up() -> Option<Self> {
-        let was_running = script(&["status"]) == Some(0);
-        match script(&["up"]) {
-            Some(0) => Some(Self { was_running }),
+    fn up(flags: &[&str]) -> Option<Self> {
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let mut node = Self { flags, was_running: true };
+        node.was_running = node.script(&["status"]) == Some(0);
+        match node.script(&["up"]) {
+            Some(0) => Some(node),
             Some(CANNOT_BE_HAD) => {
                 // Past the test runner, which shows nothing of a test that passes.
                 let said = "SKIPPED: no Java or no Maven: nothing is known about Cassandra\n";
@@ -47,12 +53,17 @@ impl Node {
             other => panic!("scripts/cassandra up: {other:?}"),
         }
     }
+
+    fn script(&self, words: &[&str]) -> Option<i32> {
+        let flags = self.flags.iter().map(String::as_str);
+        script(&words.iter().copied().chain(flags).collect::<Vec<_>>())
+    }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
         if !self.was_running {
-            script(&["down"]);
+            self.script(&["down"]);
         }
     }
 }
@@ -119,12 +130,12 @@ fn read(client: &mut Client, number: u64) -> Vec<Binding> {
 #[test]
 fn cassandra_keeps_the_contract() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some(_node) = Node::up() else { return };
+    let Some(_node) = Node::up(&[]) else { return };
     contract::run(&|| Box::new(Keyspace::fresh()));
     an_address_keeps_its_live_rows_and_the_latest_of_the_expired();
     two_writers_of_one_millisecond_do_not_mix_their_rows();
     an_unreadable_row_is_named_and_the_others_are_served();
-    a_keyspace_of_a_newer_program_is_refused();
+    versions_run_side_by_side_unless_a_newer_one_forbids_it();
     Keyspace::drop_it();
     let missing = open(options()).map(|_| ()).expect_err("there is none");
     assert!(matches!(missing, OpenError::NoKeyspace { .. }), "{missing:?}");
@@ -188,12 +199,19 @@ fn an_unreadable_row_is_named_and_the_others_are_served() {
     assert!(client.store().health().is_serving(), "the store itself is well");
 }
 
-fn a_keyspace_of_a_newer_program_is_refused() {
-    let version = |version: u32| {
-        let table = format!("{}.schema_version", options().keyspace);
-        format!("INSERT INTO {table} (component, version) VALUES ('store', {version})")
+fn versions_run_side_by_side_unless_a_newer_one_forbids_it() {
+    let table = format!("{}.schema_version", options().keyspace);
+    let set = |component: &str, version: u32| {
+        let row = format!("(component, version) VALUES ('{component}', {version})");
+        execute(&[format!("INSERT INTO {table} {row}")]);
     };
-    execute(&[version(2)]);
+    let mut running = open(options()).expect("opened");
+    set("store", 2);
+    drop(open(options()).expect("what is newer only adds"));
+    let report = cassandra::init(&options(), &replication()).expect("nothing is done");
+    assert_eq!(report.version, 2);
+
+    set("store needs program", 2);
     for refusal in [
         open(options()).map(|_| ()).expect_err("refused"),
         cassandra::init(&options(), &replication()).map(|_| ()).expect_err("refused"),
@@ -203,13 +221,103 @@ fn a_keyspace_of_a_newer_program_is_refused() {
             "{refusal:?}"
         );
     }
-    execute(&[version(1)]);
+    // An older one is moved forward, and who runs does not notice.
+    set("store needs program", 0);
+    set("store", 0);
+    let refusal = open(options()).map(|_| ()).expect_err("refused");
+    assert!(refusal.to_string().contains("sipcloud store init"), "{refusal}");
+    cassandra::init(&options(), &replication()).expect("moved forward");
     let report = cassandra::check(&options()).expect("as it was");
     assert_eq!((report.version, report.nodes.len()), (1, 1));
+    assert_eq!(running.ask(write(9, vec![binding(9)])), Ok(Answer::Done));
 }
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// One node of this test's own, so that it may be silenced: what a cluster asks of its clients, and
+/// what becomes of queries while it says nothing.
+#[test]
+fn a_cluster_with_tls_and_a_password_serves_and_its_silence_is_answered_in_time() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = super::folder();
+    let data = folder.store_path().with_file_name("cluster");
+    let data = data.to_str().expect("a path in UTF-8");
+    let flags = ["--auth", "--tls", "--network", "127.0.41", "--data", data];
+    let Some(node) = Node::up(&flags) else { return };
+    let file = |name: &str| Path::new(data).join("tls").join(name);
+    let identity = Some((file("client.pem"), file("client.key")));
+    let ours = CassandraOptions {
+        contact_points: vec!["127.0.41.1".to_owned()],
+        login: Some(login("cassandra")),
+        tls: Some(CassandraTls { ca_file: file("ca.pem"), identity }),
+        ..CassandraOptions::default()
+    };
+    make_keyspace(&ours);
+    strangers_are_refused(&ours);
+    let mut client = open(ours).expect("opened");
+    assert_eq!(client.ask(write(1, vec![binding(1)])), Ok(Answer::Done));
+    a_silent_node_is_answered_for_and_served_from_again(&node, &mut client);
+    client.store().close();
+}
+
+fn login(password: &str) -> CassandraLogin {
+    CassandraLogin { user: "cassandra".to_owned(), password: password.to_owned() }
+}
+
+/// The node makes its first user a moment after it serves.
+fn make_keyspace(options: &CassandraOptions) {
+    let mut tries = 1;
+    while let Err(error) = cassandra::init(options, &replication()) {
+        assert!(tries < 200, "{error}");
+        tries += 1;
+        std::thread::park_timeout(Duration::from_millis(300));
+    }
+}
+
+fn strangers_are_refused(ours: &CassandraOptions) {
+    let tls = ours.tls.clone().expect("encrypted");
+    let other_authority =
+        Some(CassandraTls { ca_file: tls.identity.clone().expect("ours").0, ..tls.clone() });
+    let anonymous = Some(CassandraTls { identity: None, ..tls });
+    for (who, stranger) in [
+        ("in clear", CassandraOptions { tls: None, ..ours.clone() }),
+        ("without a certificate", CassandraOptions { tls: anonymous, ..ours.clone() }),
+        (
+            "that trusts another authority",
+            CassandraOptions { tls: other_authority, ..ours.clone() },
+        ),
+        ("without a password", CassandraOptions { login: None, ..ours.clone() }),
+        ("with a wrong password", CassandraOptions { login: Some(login("no")), ..ours.clone() }),
+    ] {
+        let refused = cassandra::check(&stranger).expect_err(who);
+        assert!(!refused.to_string().is_empty(), "{who}");
+    }
+    cassandra::check(ours).expect("with everything it is served");
+}
+
+fn a_silent_node_is_answered_for_and_served_from_again(node: &Node, client: &mut Client) {
+    const QUERIES: u64 = 500;
+    assert_eq!(node.script(&["pause", "1"]), Some(0));
+    for number in 0..QUERIES {
+        client.submit(Query::Bindings { aor: aor(number) });
+    }
+    for _ in 0..QUERIES {
+        let done = client.next_completion().expect("every query has its answer");
+        assert!(matches!(done.result, Err(StoreError::Unavailable { .. })), "{done:?}");
+    }
+    assert!(!client.store().health().is_serving(), "and the operator is told");
+    assert_eq!(client.store().counters().in_flight, 0, "nothing piles up");
+    assert_eq!(node.script(&["resume", "1"]), Some(0));
+    let mut tries = 1;
+    while client.ask(Query::Bindings { aor: aor(1) }).is_err() {
+        assert!(tries < 1000, "it heals by itself");
+        tries += 1;
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    assert_eq!(read(client, 1), [binding(1)]);
+    assert!(client.store().health().is_serving());
 }
 
 #[test]

@@ -1,10 +1,26 @@
-//! The suite of `store::contract`, for each driver as the binary opens it.
+//! What every driver owes, for each of them as the binary opens it: one suite.
+
+use std::sync::Arc;
 
 use store::contract::{self, Fixture};
-use store::{Store, Wake};
+use store::{MemoryStore, Store, Wake};
 use store_drivers::{StoreLocation, TemporaryFolder};
 
-use super::folder;
+use super::{folder, registrar};
+
+/// The whole suite: the seam's own, and the registrar's on top of it.
+pub(crate) fn run(fresh: &dyn Fn() -> Box<dyn Fixture>) {
+    contract::run(fresh);
+    registrar::run(fresh);
+}
+
+struct InProcess(MemoryStore);
+
+impl Fixture for InProcess {
+    fn open(&self, wake: Wake) -> Box<dyn Store> {
+        Box::new(self.0.handle(wake))
+    }
+}
 
 struct OnDisk(TemporaryFolder);
 
@@ -16,13 +32,18 @@ impl Fixture for OnDisk {
 }
 
 #[test]
+fn memory_keeps_the_contract() {
+    run(&|| Box::new(InProcess(MemoryStore::new(Arc::new(|| ())))));
+}
+
+#[test]
 fn sqlite_keeps_the_contract() {
-    contract::run(&|| Box::new(OnDisk(folder())));
+    run(&|| Box::new(OnDisk(folder())));
 }
 
 #[test]
 fn sqlite_in_memory_keeps_the_contract() {
     let name = format!("sipcloud-contract-{}", std::process::id());
     let fresh = || TemporaryFolder::claim(None, &name).expect("a folder on tmpfs");
-    contract::run(&|| Box::new(OnDisk(fresh())));
+    run(&|| Box::new(OnDisk(fresh())));
 }

@@ -5,6 +5,7 @@ mod cassandra;
 mod contract;
 mod files;
 mod processes;
+mod registrar;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
