@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::exit::Exit;
 
@@ -20,14 +20,8 @@ pub(crate) fn records<K: Ord, V>(
     mut read: impl FnMut(&str, &str) -> Result<(K, V)>,
 ) -> Result<BTreeMap<K, V>> {
     let is_stdin = file == Path::new("-");
-    let text = if is_stdin {
-        let mut text = String::new();
-        io::stdin().read_to_string(&mut text).map(|_| text)
-    } else {
-        fs::read_to_string(file)
-    };
-    let text = text.with_context(|| format!("cannot read {}", file.display()));
-    let text = text.map_err(|error| Exit::Usage.because(format!("{error:#}")))?;
+    let text = if is_stdin { io::read_to_string(io::stdin()) } else { fs::read_to_string(file) };
+    let text = text.map_err(|error| Exit::Usage.because(format!("{}: {error}", file.display())))?;
     let mut records = BTreeMap::new();
     for (number, line) in text.lines().enumerate() {
         if line.trim().is_empty() || line.starts_with('#') {

@@ -49,9 +49,9 @@ pub(crate) fn run(command: &cli::Registration) -> Result<Option<Exit>> {
 
 fn add(arguments: &cli::RegistrationAdd) -> Result<()> {
     let cli::RegistrationAdd { aor, contact, direct, expires, data } = arguments;
-    check_contact(contact)?;
+    let mut new = registration(aor.clone(), contact, *direct, *expires)?;
     let (mut store, config) = open_store(&data.data)?;
-    let new = registration(in_served_domain(&config, aor), contact, *direct, *expires)?;
+    new.aor = in_served_domain(&config, aor);
     store.add_registration(&new, now()).map_err(explain)?;
     println!("{} is reached at {contact} from the proxies", new.aor);
     Ok(())
