@@ -8,7 +8,7 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use store::{Aor, Binding, BindingId, Blocking, Credential, Query, Store as _, Ticket, UnixMillis};
+use store::{Aor, Binding, BindingId, Blocking, Credential, Query, Ticket, UnixMillis};
 use store_drivers::cassandra::{self, Replication, ReplicationStrategy};
 use store_drivers::{CassandraOptions, CassandraStore};
 
