@@ -1,5 +1,7 @@
 //! The keyspace: made, checked and moved forward. Tables are only ever added to.
 
+use std::time::Duration;
+
 use scylla::client::session::Session;
 use scylla::errors::{DbError, ExecutionError, RequestAttemptError};
 use scylla::statement::{Consistency, Statement};
@@ -18,6 +20,10 @@ const OLDEST_PROGRAM: i32 = 1;
 /// The rows of `schema_version`: what the keyspace has, and which program it needs.
 const HAS: &str = "store";
 const NEEDS: &str = "store needs program";
+
+/// How often, and how long apart, nodes are counted that are said to be there.
+const JOIN_LOOKS: u32 = 20;
+const JOIN_PAUSE: Duration = Duration::from_millis(500);
 
 const SCHEMA: &str = include_str!("schema.cql");
 
@@ -104,8 +110,7 @@ async fn make(
     replication: &Replication,
 ) -> Result<(), OpenError> {
     let keyspace = &options.keyspace;
-    let nodes = nodes(session);
-    let there = nodes.len();
+    let there = nodes_in_time(session, usize::from(replication.factor)).await;
     let factor = match replication.factor {
         0 => there.clamp(1, 3),
         wanted => usize::from(wanted),
@@ -141,6 +146,20 @@ async fn make(
     Ok(())
 }
 
+/// How many nodes there are, if need be a little later: the one that we ask hears of those that have
+/// just joined after they serve.
+async fn nodes_in_time(session: &Session, wanted: usize) -> usize {
+    for _ in 0..JOIN_LOOKS {
+        if nodes(session).len() >= wanted {
+            break;
+        }
+        tokio::time::sleep(JOIN_PAUSE).await;
+        // A failure shows in what is known afterwards.
+        let _ = session.refresh_metadata().await;
+    }
+    nodes(session).len()
+}
+
 /// The statements of the file without its comments.
 fn statements() -> impl Iterator<Item = String> {
     let lines = SCHEMA.lines().map(|line| line.split("--").next().unwrap_or_default());
@@ -156,7 +175,7 @@ fn statements() -> impl Iterator<Item = String> {
 async fn change(session: &Session, statement: String) -> Result<(), OpenError> {
     let mut statement = Statement::new(statement);
     // Every node has to hear of it, and writes its tables to the disk.
-    statement.set_request_timeout(Some(std::time::Duration::from_secs(20)));
+    statement.set_request_timeout(Some(Duration::from_secs(20)));
     let refused = |error: ExecutionError| OpenError::Cluster { detail: error.to_string() };
     session.query_unpaged(statement, ()).await.map(|_| ()).map_err(refused)
 }
