@@ -15,7 +15,7 @@ use fleet::{
     FleetKey, FleetKeys, GenerationNumber, Incarnation, InstanceId, Member, Members, Membership,
     WEIGHT_NORMAL,
 };
-use load_balancer::Config;
+use load_balancer::{Config, Probing, Timing};
 use node_api::server::NodeHandle;
 use sip_message::{Framing, Index, Reply, StatusCode, parse, write_reply};
 use sip_net::limits::{BATCH_MAX, DATAGRAM_BYTES_MAX};
@@ -230,6 +230,10 @@ fn run_balancer() {
         internal_mtu_bytes: 1_400,
         receive_buffer_bytes: 8 << 20,
         stream_limits: StreamLimits::default(),
+        timing: Timing::default(),
+        kept_bytes_max: 1 << 20,
+        drain_streams_per_s: 20,
+        probing: Probing::default(),
     };
     let balancer = load_balancer::start(config).expect("a balancer");
     let member = Member {

@@ -10,10 +10,12 @@ use sip_core::flow_token::{Flow, StreamId};
 use sip_core::stateless::{self, BalancerView, Verdict};
 use sip_message::{Edits, Framing, HeaderName, Index, Malformed, Message, Method, StatusCode};
 use sip_message::{ParseError, Transport, parse};
+use sip_net::clock;
 use sip_net::stream::{ConnectionId, SendError, StreamSender, StreamTo};
 use sip_net::udp::{Sender, UdpSocket};
 use tracing::debug;
 
+use crate::ledger::{Kept, Key, Passage};
 use crate::metrics::{Counters, RoleDrop, RoleReply};
 use crate::reply;
 use crate::service::Shared;
@@ -43,6 +45,8 @@ pub(crate) struct Desk {
     pub(crate) ports: Vec<Port>,
     streams: StreamSender,
     edits: Edits,
+    /// Responses that answer the message at hand in place of its receiver.
+    replays: Vec<Kept>,
 }
 
 impl Hall {
@@ -53,7 +57,8 @@ impl Hall {
         streams: StreamSender,
     ) -> Self {
         let table = shared.tables.current();
-        let desk = Desk { shared, counters, table, ports, streams, edits: Edits::new() };
+        let (edits, replays) = (Edits::new(), Vec::new());
+        let desk = Desk { shared, counters, table, ports, streams, edits, replays };
         Self { index: Index::new(), desk }
     }
 
@@ -70,6 +75,17 @@ impl Hall {
         match parse(bytes, index, framing) {
             Ok(message) => desk.message(&message, source),
             Err(malformed) => desk.malformed(&malformed, bytes, source),
+        }
+        while let Some(kept) = self.desk.replays.pop() {
+            self.repeat(&kept);
+        }
+    }
+
+    /// A message that was kept for a peer on a stream, as if it came once more.
+    pub(crate) fn repeat(&mut self, kept: &Kept) {
+        let Self { index, desk } = self;
+        if let Ok(message) = parse(&kept.bytes, index, Framing::Stream) {
+            desk.repeat(&message, &kept.source);
         }
     }
 
@@ -94,27 +110,14 @@ impl Desk {
         } else {
             self.counters.responses_received.add(1);
         }
-        let verdict = {
-            let table = &*self.table;
-            let view = BalancerView {
-                ring: &self.shared.ring,
-                me: &self.shared.me,
-                directory: &table.directory,
-                selection: &table.selection,
-                generation: table.generation(),
-                earlier: &table.earlier,
-                service_names: &self.shared.service_names,
-                internal_mtu_bytes: self.shared.internal_mtu_bytes,
-                is_dead: &|member| table.is_dead(member),
-                is_suspect: &|_| false,
-            };
-            stateless::handle(&view, message, source, &mut self.edits)
-        };
-        match verdict {
+        match self.decide(message, source) {
             Verdict::ToMember { member, address, transport, also } => {
                 self.send_to_member(message, member, address, transport);
                 if let Some(heir) = also {
                     self.send_to_address(message, heir, transport);
+                }
+                if let Some(connection) = source.connection {
+                    self.keep(message, source, connection);
                 }
             }
             Verdict::ToFlow { flow, otherwise } => {
@@ -128,6 +131,68 @@ impl Desk {
             Verdict::Drop(reason) => {
                 self.counters.count_drop(reason);
                 debug!(call_id = %text(message.call_id()), source = %source.remote, %reason, "dropped");
+            }
+        }
+    }
+
+    fn decide(&mut self, message: &Message<'_>, source: &Flow) -> Verdict {
+        let table = &*self.table;
+        let view = BalancerView {
+            ring: &self.shared.ring,
+            me: &self.shared.me,
+            directory: &table.directory,
+            selection: &table.selection,
+            generation: table.generation(),
+            earlier: &table.earlier,
+            service_names: &self.shared.service_names,
+            internal_mtu_bytes: self.shared.internal_mtu_bytes,
+            is_dead: &|member| table.is_dead(member),
+            is_suspect: &|member| table.is_suspect(member),
+        };
+        stateless::handle(&view, message, source, &mut self.edits)
+    }
+
+    /// Sends a kept message again, to the owner of the moment. Without one it waits for its next
+    /// turn: its sender has been told nothing yet.
+    fn repeat(&mut self, message: &Message<'_>, source: &Flow) {
+        if let Verdict::ToMember { address, transport, also, .. } = self.decide(message, source) {
+            self.send_to_address(message, address, transport);
+            if let Some(heir) = also {
+                self.send_to_address(message, heir, transport);
+            }
+        } else {
+            self.counters.count_role_drop(RoleDrop::RepeatWithoutMember);
+        }
+    }
+
+    /// Keeps what a peer on a stream said, as long as it may be needed again.
+    fn keep(&self, message: &Message<'_>, source: &Flow, connection: StreamId) {
+        let Some(key) = ledger_key(message, connection) else { return };
+        let mut ledger = self.shared.ledger.lock();
+        if message.is_request() {
+            ledger.keep_request(&key, message, source, clock::now());
+        } else {
+            ledger.keep_response(&key, message, source, clock::now());
+        }
+    }
+
+    /// Whether a message for a peer on a stream is to reach it.
+    fn passes(&mut self, message: &Message<'_>, connection: StreamId) -> bool {
+        let Some(key) = ledger_key(message, connection) else { return true };
+        let mut ledger = self.shared.ledger.lock();
+        if let Some(status) = message.status() {
+            ledger.hear_response(&key, status.code(), connection, clock::now());
+            return true;
+        }
+        match ledger.let_pass(&key, message, connection, clock::now()) {
+            Passage::Through => true,
+            Passage::Replay(kept) => {
+                self.replays.push(kept);
+                false
+            }
+            Passage::Absorbed => {
+                self.counters.count_role_drop(RoleDrop::RepeatedAck);
+                false
             }
         }
     }
@@ -174,6 +239,9 @@ impl Desk {
         if flow.transport == Transport::Udp {
             self.counters.to_flows.add(1);
             self.push(usize::from(flow.listener), flow.remote, message);
+            return;
+        }
+        if flow.connection.is_some_and(|connection| !self.passes(message, connection)) {
             return;
         }
         let bytes = self.edited(message);
@@ -324,6 +392,13 @@ fn begins_call(message: &Message<'_>) -> bool {
         && message.to_tag().is_none()
         && (message.field(HeaderName::PROXY_AUTHORIZATION).is_some()
             || message.field(HeaderName::AUTHORIZATION).is_some())
+}
+
+/// The transaction with the peer on this connection. Its branch is in the topmost Via of a request,
+/// and below our own in a response.
+fn ledger_key(message: &Message<'_>, connection: StreamId) -> Option<Key> {
+    let via = message.vias().nth(usize::from(!message.is_request()))?.ok()?;
+    Some(Key::new(connection, via.branch().unwrap_or_default(), message))
 }
 
 pub(crate) const fn connection_id(id: StreamId) -> ConnectionId {

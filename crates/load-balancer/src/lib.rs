@@ -11,25 +11,31 @@
 //!
 //! # Invariants
 //!
-//! - Nothing is remembered about a message: the table, the membership and the open streams are all
-//!   that steers it.
+//! - Nothing is remembered about a message that came over UDP: the table, the membership and the
+//!   open streams are all that steers it. What streams need is in the ledger, bounded.
 //! - Only a generation changes the table; between two of them a dead member may be skipped.
 //! - Whatever is neither sent on nor answered is counted with its reason.
 //!
 //! # Reading order
 //!
-//! `service` (threads, sockets) → `hall` (one message) → `reply` → `table` (generations) → `probe`
-//! (who is dead) → `node` and `metrics` (what the manager sees).
+//! `service` (threads, sockets) → `hall` (one message) → `reply` → `table` (generations) → `health`
+//! and `probe` (who is dead) → `ledger` and `streams` (what peers on streams need) → `node` and
+//! `metrics` (what the manager sees).
 
 mod config;
 mod hall;
+mod health;
+mod ledger;
 mod metrics;
 mod node;
 mod probe;
 mod reply;
 mod service;
+mod streams;
 mod table;
 
 pub use config::Config;
+pub use ledger::Timing;
 pub use node::Node;
+pub use probe::Probing;
 pub use service::{Running, start};

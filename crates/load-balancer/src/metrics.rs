@@ -37,10 +37,14 @@ pub(crate) enum RoleDrop {
     SendFailed,
     SendBufferFull,
     UnknownListener,
+    /// A repeat of what is kept for a stream found no member alive; it will be tried again.
+    RepeatWithoutMember,
+    /// An ACK to a refusal whose sender, on a stream, has it already.
+    RepeatedAck,
 }
 
 impl RoleDrop {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::MalformedRequest,
         Self::MalformedResponse,
         Self::KeepAlive,
@@ -50,6 +54,8 @@ impl RoleDrop {
         Self::SendFailed,
         Self::SendBufferFull,
         Self::UnknownListener,
+        Self::RepeatWithoutMember,
+        Self::RepeatedAck,
     ];
 
     pub(crate) const fn as_str(self) -> &'static str {
@@ -63,6 +69,8 @@ impl RoleDrop {
             Self::SendFailed => "send_failed",
             Self::SendBufferFull => "send_buffer_full",
             Self::UnknownListener => "unknown_listener",
+            Self::RepeatWithoutMember => "repeat_without_member",
+            Self::RepeatedAck => "repeated_ack",
         }
     }
 }
@@ -99,6 +107,8 @@ pub(crate) struct Counters {
     pub(crate) batches: Total,
     pub(crate) kernel_drops: Total,
     pub(crate) oversized: Total,
+    pub(crate) member_errors: Total,
+    pub(crate) client_errors: Total,
     pub(crate) last_activity_ms: Total,
     replies: [Total; ReplyReason::ALL.len()],
     role_replies: [Total; RoleReply::ALL.len()],
@@ -123,10 +133,12 @@ impl Counters {
         bump(&RoleDrop::ALL, &self.role_drops, reason);
     }
 
-    /// Messages that were not sent on and not answered; keep-alives are none.
+    /// Messages that were not sent on and not answered. Keep-alives are none, and what comes again
+    /// is none.
     pub(crate) fn dropped(&self) -> u64 {
+        let no_loss = [RoleDrop::KeepAlive, RoleDrop::RepeatWithoutMember, RoleDrop::RepeatedAck];
         let role = RoleDrop::ALL.iter().zip(&self.role_drops);
-        let role = role.filter(|(reason, _)| **reason != RoleDrop::KeepAlive);
+        let role = role.filter(|(reason, _)| !no_loss.contains(reason));
         self.drops.iter().map(Total::get).sum::<u64>()
             + role.map(|(_, total)| total.get()).sum::<u64>()
     }
@@ -189,7 +201,7 @@ impl Text {
     /// What the threads count.
     pub(crate) fn threads(&mut self, threads: &[impl AsRef<Counters>]) {
         type Read = fn(&Counters) -> u64;
-        let families: [(&str, &str, Read); 9] = [
+        let families: [(&str, &str, Read); 11] = [
             ("requests_received_total", "Requests that could be read.", |c| {
                 c.requests_received.get()
             }),
@@ -205,6 +217,12 @@ impl Text {
                 c.kernel_drops.get()
             }),
             ("oversized_total", "Datagrams beyond the largest size.", |c| c.oversized.get()),
+            ("member_errors_total", "Datagrams to proxies that the network gave back.", |c| {
+                c.member_errors.get()
+            }),
+            ("client_errors_total", "Datagrams to others that the network gave back.", |c| {
+                c.client_errors.get()
+            }),
         ];
         for (name, help, read) in families {
             self.per_thread((&format!("sipcloud_balancer_{name}"), help), threads, read);

@@ -11,6 +11,8 @@ use sip_net::stream::StreamSender;
 use tracing::info;
 
 use crate::config::Config;
+use crate::health::Belief;
+use crate::ledger::LedgerCounters;
 use crate::metrics::{Counters, Text};
 use crate::service::Shared;
 
@@ -56,8 +58,16 @@ impl Node {
     pub(crate) fn put(&self, membership: Membership) -> Result<(), StaleGeneration> {
         let (generation, owners) = (membership.generation, membership.proxies.len());
         self.shared.tables.put(membership)?;
+        self.shared.watch.wake();
         info!(%generation, owners, "membership taken");
         Ok(())
+    }
+
+    /// Those of proxies are no reason to stay.
+    fn streams_of_clients(&self) -> u64 {
+        let table = self.shared.tables.current();
+        let ledger = self.shared.ledger.lock();
+        ledger.clients(|ip| table.directory.has_ip(ip)) as u64
     }
 
     fn sum(&self, total: impl Fn(&Counters) -> u64) -> u64 {
@@ -110,7 +120,8 @@ impl NodeHandle for Node {
                 .map(|c| c.last_activity_ms.get())
                 .max()
                 .unwrap_or(0),
-            streams_open: self.streams.counters().open as u64,
+            streams_open: self.streams_of_clients(),
+            members_in_doubt: self.shared.watch.doubts(),
             ..NodeStatus::started(self.instance, self.incarnation, self.sip.clone())
         }
     }
@@ -146,14 +157,15 @@ impl NodeHandle for Node {
             .as_ref()
             .map_or((0, 0), |one| (one.generation.fence, one.generation.counter));
         let earlier_sets = table.earlier.len() as u64;
+        let of_clients = self.streams_of_clients();
+        self.write_members(&mut text);
         let gauges = [
-            ("members", "Workers in the membership.", table.directory.len() as u64),
-            ("members_dead", "Workers that are skipped.", table.dead_members() as u64),
             ("generation_fence", "First half of the generation in use.", generation.0),
             ("generation_counter", "Second half of the generation in use.", generation.1),
             ("earlier_sets", "Sets of earlier owners that requests still pass.", earlier_sets),
             ("draining", "1 while draining.", draining),
             ("streams_open", "Stream connections.", streams.open as u64),
+            ("streams_of_clients", "Stream connections that hold a drain.", of_clients),
         ];
         for (name, help, value) in gauges {
             let name = format!("sipcloud_balancer_{name}");
@@ -165,7 +177,74 @@ impl NodeHandle for Node {
             text.family(&name, "counter", help);
             text.sample(&name, "", value);
         }
+        write_ledger(&mut text, &self.shared.ledger.lock().counters());
         text.out
+    }
+}
+
+impl Node {
+    fn write_members(&self, text: &mut Text) {
+        let table = self.shared.tables.current();
+        let name = "sipcloud_balancer_members";
+        text.family(name, "gauge", "Workers in the membership, by what is believed of them.");
+        for belief in Belief::ALL {
+            let label = format!("state=\"{}\"", belief.as_str());
+            text.sample(name, &label, table.count(belief) as u64);
+        }
+        let name = "sipcloud_balancer_member_transitions_total";
+        text.family(name, "counter", "Changes of belief, by the new one and its reason.");
+        for (belief, reason, total) in self.shared.watch.transitions() {
+            text.sample(name, &format!("to=\"{belief}\",reason=\"{reason}\""), total);
+        }
+    }
+}
+
+fn write_ledger(text: &mut Text, kept: &LedgerCounters) {
+    let gauges = [
+        (
+            "open_requests",
+            "Requests from or to streams without final response.",
+            kept.requests_open,
+        ),
+        ("kept_responses", "Final responses kept for a repeated request.", kept.responses_kept),
+        ("kept_bytes", "Memory of both.", kept.bytes),
+    ];
+    for (name, help, value) in gauges {
+        let name = format!("sipcloud_balancer_{name}");
+        text.family(&name, "gauge", help);
+        text.sample(&name, "", value as u64);
+    }
+    let totals = [
+        (
+            "repeated_requests",
+            "Requests sent again for clients on streams.",
+            kept.requests_repeated_total,
+        ),
+        (
+            "repeated_responses",
+            "Refusals sent again for callees on streams.",
+            kept.responses_repeated_total,
+        ),
+        (
+            "replayed_responses",
+            "Responses given in place of a callee on a stream.",
+            kept.responses_replayed_total,
+        ),
+        (
+            "expired_requests",
+            "Requests from streams that nobody answered in time.",
+            kept.requests_expired_total,
+        ),
+        (
+            "evicted_kept",
+            "Kept messages that went because newer ones needed their room.",
+            kept.evicted_total,
+        ),
+    ];
+    for (name, help, value) in totals {
+        let name = format!("sipcloud_balancer_{name}_total");
+        text.family(&name, "counter", help);
+        text.sample(&name, "", value);
     }
 }
 

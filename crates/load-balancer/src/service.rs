@@ -7,22 +7,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use fleet::StaleGeneration;
-use sip_core::flow_token::{Flow, StreamId};
+use parking_lot::Mutex;
+use sip_core::flow_token::Flow;
 use sip_core::mac::{KeyRing, KeyRingError};
 use sip_core::stateless::BalancerIdentity;
 use sip_message::Transport;
 use sip_net::clock;
 use sip_net::limits::{BATCH_MAX, DATAGRAM_BYTES_MAX};
 use sip_net::poll::{Events, Poller, Waker};
-use sip_net::stream::{ConnectionId, StreamEvent, StreamOptions, Streams};
-use sip_net::udp::{Receiver, Sender, UdpOptions, UdpSocket};
+use sip_net::stream::{StreamOptions, Streams};
+use sip_net::udp::{PeerErrors, Receiver, Sender, UdpOptions, UdpSocket};
 use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::hall::{Hall, Port};
-use crate::metrics::{Counters, RoleDrop};
+use crate::ledger::Ledger;
+use crate::metrics::Counters;
 use crate::node::Node;
-use crate::probe;
+use crate::probe::{self, Watch};
+use crate::streams::StreamSide;
 use crate::table::Tables;
 
 /// How many batches of one socket are taken before the others have their turn.
@@ -36,6 +39,9 @@ pub(crate) struct Shared {
     pub(crate) service_names: Vec<String>,
     pub(crate) internal_mtu_bytes: usize,
     pub(crate) tables: Tables,
+    pub(crate) watch: Watch,
+    /// Locked for messages of peers on streams alone.
+    pub(crate) ledger: Mutex<Ledger>,
     pub(crate) is_draining: AtomicBool,
     pub(crate) is_stopping: AtomicBool,
 }
@@ -124,8 +130,11 @@ pub fn start(config: Config) -> io::Result<Running> {
         let is_same_port = config.advertised.port() == 0;
         *first = if is_same_port { internal } else { config.advertised };
     }
+    let prober = Poller::new()?;
     let shared = Arc::new(Shared {
         tables: Tables::new(ring.selection_key()),
+        watch: Watch::new(prober.waker()),
+        ledger: Mutex::new(Ledger::new(config.timing, config.kept_bytes_max)),
         ring,
         me: BalancerIdentity { instance: config.instance, internal, listeners },
         service_names: config.service_names.iter().map(|name| name.to_lowercase()).collect(),
@@ -134,8 +143,9 @@ pub fn start(config: Config) -> io::Result<Running> {
         is_stopping: AtomicBool::new(false),
     });
     let pollers = (0..thread_count).map(|_| Poller::new()).collect::<io::Result<Vec<_>>>()?;
-    let wakers: Vec<Waker> = pollers.iter().map(Poller::waker).collect();
+    let mut wakers: Vec<Waker> = pollers.iter().map(Poller::waker).collect();
     let first_waker = wakers.first().cloned().ok_or(io::ErrorKind::InvalidInput)?;
+    wakers.push(prober.waker());
     let options = StreamOptions {
         listen: addresses.clone(),
         local_ip: Some(internal.ip()),
@@ -148,17 +158,18 @@ pub fn start(config: Config) -> io::Result<Running> {
     let node = Arc::new(Node::new(&config, Arc::clone(&shared), counters.clone(), sender.clone()));
     let mut running = Running { node, wakers, threads: Vec::new() };
 
-    let mut streams = Some(streams);
+    let rate = config.drain_streams_per_s;
+    let side = StreamSide::new(streams, Arc::clone(&shared), addresses, rate);
+    let mut side = Some(side);
     let parts = pollers.into_iter().zip(ports).zip(counters).enumerate();
     for (number, ((poller, ports), counters)) in parts {
         let hall = Hall::new(Arc::clone(&shared), Arc::clone(&counters), ports, sender.clone());
-        let worker = Worker::new(&shared, &addresses, hall, counters, streams.take(), poller)?;
+        let worker = Worker::new(&shared, hall, counters, side.take(), poller)?;
         let name = format!("balancer-{number}");
         running.threads.push(std::thread::Builder::new().name(name).spawn(|| worker.run())?);
     }
-    let (waker, prober) = probe::start(Arc::clone(&shared), internal.ip())?;
-    running.threads.push(prober);
-    running.wakers.push(waker);
+    let watching = probe::start(Arc::clone(&shared), prober, internal.ip(), config.probing)?;
+    running.threads.push(watching);
     info!(%internal, listeners = ?running.listeners(), threads = thread_count, "balancer started");
     Ok(running)
 }
@@ -178,6 +189,7 @@ fn bind_all(config: &Config, threads: usize) -> io::Result<(Vec<SocketAddr>, Vec
     let options = UdpOptions {
         reuse_port: true,
         receive_buffer_bytes: config.receive_buffer_bytes,
+        report_errors: true,
         ..UdpOptions::default()
     };
     let mut addresses = Vec::new();
@@ -219,18 +231,17 @@ struct Worker {
     receivers: Vec<Receiver>,
     counters: Arc<Counters>,
     /// The first thread's alone; the others only send on streams.
-    streams: Option<Streams>,
-    addresses: Vec<SocketAddr>,
+    streams: Option<StreamSide>,
+    errors: PeerErrors,
     version: u64,
 }
 
 impl Worker {
     fn new(
         shared: &Arc<Shared>,
-        addresses: &[SocketAddr],
         mut hall: Hall,
         counters: Arc<Counters>,
-        streams: Option<Streams>,
+        streams: Option<StreamSide>,
         poller: Poller,
     ) -> io::Result<Self> {
         let mut receivers = Vec::new();
@@ -246,23 +257,27 @@ impl Worker {
             receivers,
             counters,
             streams,
-            addresses: addresses.to_vec(),
+            errors: PeerErrors::default(),
         })
     }
 
     fn run(mut self) {
         let mut events = Events::default();
         while !self.shared.is_stopping.load(Ordering::Acquire) {
-            if let Err(error) = self.poller.wait(None, &mut events) {
+            let patience = self.streams.as_ref().map(StreamSide::patience);
+            if let Err(error) = self.poller.wait(patience, &mut events) {
                 warn!(%error, "cannot wait for messages");
                 return;
             }
             self.renew_table();
+            for listener in events.failing() {
+                self.take_errors(listener);
+            }
             for listener in events.tokens() {
                 self.take_datagrams(listener);
             }
-            if events.is_woken() {
-                self.take_stream_events();
+            if let Some(streams) = &mut self.streams {
+                streams.turn(&mut self.hall, &self.counters, events.is_woken());
             }
             self.hall.desk().flush();
         }
@@ -273,6 +288,22 @@ impl Worker {
         if version != self.version {
             self.version = version;
             self.hall.desk().table = self.shared.tables.current();
+        }
+    }
+
+    /// What became of datagrams that did not arrive: those to members are evidence.
+    fn take_errors(&mut self, listener: u64) {
+        let Ok(place) = usize::try_from(listener) else { return };
+        let desk = self.hall.desk();
+        let Some(port) = desk.ports.get(place) else { return };
+        port.socket.take_errors(&mut self.errors);
+        for error in self.errors.iter() {
+            if desk.table.directory.at(error.to).is_some() {
+                self.counters.member_errors.add(1);
+                self.shared.watch.tell(error.to, error.kind);
+            } else {
+                self.counters.client_errors.add(1);
+            }
         }
     }
 
@@ -287,7 +318,6 @@ impl Worker {
                 Ok(0) => break,
                 Ok(count) => taken += count,
                 Err(error) => {
-                    // An earlier datagram's error, reported here; the socket works on.
                     debug!(%error, "while receiving");
                     break;
                 }
@@ -319,48 +349,6 @@ impl Worker {
         self.counters.batches.set(batches);
         if taken > 0 {
             self.counters.last_activity_ms.set(clock::unix_millis());
-        }
-    }
-
-    fn take_stream_events(&mut self) {
-        while let Some(event) = self.streams.as_mut().and_then(Streams::poll) {
-            match event {
-                StreamEvent::Message { id, transport, local, remote, bytes } => {
-                    self.counters.last_activity_ms.set(clock::unix_millis());
-                    let source = self.stream_flow(id, transport, local, remote);
-                    self.hall.handle(&bytes, &source);
-                }
-                StreamEvent::Malformed { id, transport, local, remote, error, bytes } => {
-                    debug!(%remote, %error, "cannot be cut into messages");
-                    let source = self.stream_flow(id, transport, local, remote);
-                    self.hall.handle_unframed(&bytes, &source);
-                }
-                StreamEvent::Failed { to, error, .. } => {
-                    self.counters.count_role_drop(RoleDrop::StreamFailed);
-                    debug!(%to, kind = ?error, "not written to a stream");
-                }
-                StreamEvent::Opened { remote, .. } => debug!(%remote, "stream opened"),
-                StreamEvent::Closed { remote, reason, .. } => {
-                    debug!(%remote, ?reason, "stream closed");
-                }
-            }
-        }
-    }
-
-    fn stream_flow(
-        &self,
-        id: ConnectionId,
-        transport: Transport,
-        local: SocketAddr,
-        remote: SocketAddr,
-    ) -> Flow {
-        // A connection that we opened has a local port of its own: the internal listener then.
-        let listener = self.addresses.iter().position(|address| *address == local);
-        Flow {
-            listener: listener.and_then(|place| u8::try_from(place).ok()).unwrap_or(0),
-            transport,
-            remote,
-            connection: Some(StreamId { number: id.number, incarnation: id.incarnation }),
         }
     }
 }

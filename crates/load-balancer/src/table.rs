@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use fleet::{EarlierSet, GenerationNumber, InstanceId, Member, Membership};
 use parking_lot::Mutex;
 use sip_core::selection::Selection;
 use sip_core::stateless::{Directory, EarlierOwners};
+
+use crate::health::Belief;
 
 /// A worker as its calls are counted: by slot and number, whichever process holds them.
 type Name = (InstanceId, u16);
@@ -20,8 +22,8 @@ pub(crate) struct Table {
     pub(crate) selection: Arc<Selection>,
     /// Who owned the calls before, oldest first; no more than a generation may name.
     pub(crate) earlier: Vec<EarlierOwners>,
-    /// In the order of [`Membership::every_proxy`]. Nobody comes back to life within a generation.
-    dead: Box<[AtomicBool]>,
+    /// What is believed of each, in the order of [`Membership::every_proxy`].
+    beliefs: Box<[AtomicU8]>,
     /// Calls given to each, in the same order.
     calls: Box<[Arc<AtomicU64>]>,
 }
@@ -34,7 +36,7 @@ impl Table {
             directory: Directory::default(),
             selection: Arc::new(Selection::new(1, selection_key, &[])),
             earlier: Vec::new(),
-            dead: Box::default(),
+            beliefs: Box::default(),
             calls: Box::default(),
         }
     }
@@ -54,17 +56,37 @@ impl Table {
         sets.find(|(set, _)| set.proxies == owners).map(|(_, known)| Arc::clone(known.selection()))
     }
 
+    /// Whether it is skipped.
     pub(crate) fn is_dead(&self, member: usize) -> bool {
-        self.dead.get(member).is_some_and(|flag| flag.load(Ordering::Relaxed))
+        self.believed(member) == Belief::Dead as u8
     }
 
-    /// Returns whether that is news.
-    pub(crate) fn mark_dead(&self, member: usize) -> bool {
-        self.dead.get(member).is_some_and(|flag| !flag.swap(true, Ordering::Relaxed))
+    /// Whether it may be dead.
+    pub(crate) fn is_suspect(&self, member: usize) -> bool {
+        self.believed(member) == Belief::Suspect as u8
     }
 
-    pub(crate) fn dead_members(&self) -> usize {
-        self.dead.iter().filter(|flag| flag.load(Ordering::Relaxed)).count()
+    pub(crate) fn believe(&self, member: usize, belief: Belief) {
+        if let Some(known) = self.beliefs.get(member) {
+            known.store(belief as u8, Ordering::Relaxed);
+        }
+    }
+
+    /// How many are believed to be so.
+    pub(crate) fn count(&self, belief: Belief) -> usize {
+        self.beliefs.iter().filter(|known| known.load(Ordering::Relaxed) == belief as u8).count()
+    }
+
+    fn believed(&self, member: usize) -> u8 {
+        self.beliefs.get(member).map_or(0, |known| known.load(Ordering::Relaxed))
+    }
+
+    /// What is believed of a worker in this very life, wherever it is in the table.
+    fn belief_of(&self, member: &Member) -> u8 {
+        let name = |one: &Member| (one.instance, one.worker, one.incarnation, one.address);
+        let mut known = self.membership.iter().flat_map(Membership::every_proxy);
+        let place = known.position(|one| name(one) == name(member));
+        place.map_or(0, |place| self.believed(place))
     }
 
     pub(crate) fn count_call(&self, member: usize) {
@@ -134,7 +156,8 @@ impl Tables {
             directory: Directory::new(&membership),
             selection,
             earlier,
-            dead: membership.every_proxy().map(|_| AtomicBool::new(false)).collect(),
+            // The prober is told of the generation, and decides who comes back with it.
+            beliefs: membership.every_proxy().map(|one| old.belief_of(one).into()).collect(),
             calls: membership.every_proxy().map(counter).collect(),
             membership: Some(membership),
         };

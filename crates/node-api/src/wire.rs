@@ -10,7 +10,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use configuration::{
-    Cassandra, Control, Digest, Key, KeyError, Keys, Limits, Log, NodeConfiguration,
+    Cassandra, Control, Digest, Key, KeyError, Keys, Limits, Log, NodeConfiguration, Probing,
     ReadConsistency, Registration, SipAddresses, StoreConfiguration, StoreKind, Timers,
 };
 pub use manager::{
@@ -18,7 +18,9 @@ pub use manager::{
     StoreNode, StoreTierStatus, TierStatus,
 };
 pub use membership::{Balancer, Generation, Member, Membership};
-pub use node::{CallsToMember, DrainAnswer, NodeStatus, StoreHealth, WorkerStatus};
+pub use node::{
+    CallsToMember, DoubtReason, DrainAnswer, MemberInDoubt, NodeStatus, StoreHealth, WorkerStatus,
+};
 
 /// A token or another text that must not reach a log.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

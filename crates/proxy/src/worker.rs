@@ -282,7 +282,7 @@ impl Worker {
                 self.take_request(request, source);
             }
             Ok(message) => self.handle_response(&message),
-            Err(malformed) if malformed.error == ParseError::Empty => {}
+            Err(malformed) if malformed.error == ParseError::Empty => self.answer_probe(source),
             Err(malformed) => {
                 self.world.counters.drop_malformed.add(1);
                 tracing::debug!(source = %source.address, error = %malformed.error, "malformed");
@@ -307,6 +307,16 @@ impl Worker {
         arrival.read_handover(ring, &request.view(), self.world.address);
         self.world.counters.last_activity_ms.set(self.today.0);
         self.handle_request(request, arrival);
+    }
+
+    /// Tells a balancer that asks, with an empty line over UDP, that this loop turns. Nobody else
+    /// is answered.
+    fn answer_probe(&mut self, source: Source) {
+        let membership = self.world.membership.as_deref();
+        let is_member = membership.is_some_and(|it| it.has_ip(source.address.ip()));
+        if source.stream.is_none() && is_member {
+            self.wire.send(&Way::Tier(source.address), &Bytes::from_static(b"\r\n"));
+        }
     }
 
     fn answer_malformed(

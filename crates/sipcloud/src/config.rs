@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use node_api::wire::{Digest, Limits, Log, Registration, StoreKind, Timers};
+use node_api::wire::{Digest, Limits, Log, Probing, Registration, StoreKind, Timers};
 use serde::{Deserialize, Serialize};
 
 use crate::exit::Exit;
@@ -36,6 +36,7 @@ pub(crate) struct Config {
     pub registration: Registration,
     pub digest: Digest,
     pub limits: Limits,
+    pub probing: Probing,
     pub log: Log,
 }
 

@@ -2,22 +2,29 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use fleet::{
     FleetKey, FleetKeys, GenerationNumber, Incarnation, InstanceId, Member, Members, Membership,
     WEIGHT_NORMAL,
 };
-use load_balancer::{Config, Running};
+use load_balancer::{Config, Probing, Running, Timing};
 use sip_core::branch::{MethodClass, ProxyBranch, ProxyVia, proxy_branch, write_proxy_via};
 use sip_core::mac::KeyRing;
 use sip_message::{Framing, Index, Message, Reply, StatusCode, Transport, parse, write_reply};
+use sip_net::clock;
 use sip_net::stream::StreamLimits;
 
 /// Far more than anything here takes; reached only by a test that fails.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The same for those who get the balancer's probes, four a second.
-const PROBES_MAX: usize = 40;
+/// How often what is waited for is looked at.
+const LOOK: Duration = Duration::from_millis(5);
+/// The same for those who get the balancer's probes, fifty a second.
+const PROBES_MAX: usize = 500;
 
 pub(crate) fn keys() -> FleetKeys {
     FleetKeys { keys: vec![FleetKey { id: 1, secret: [7; 32] }], signing: 1 }
@@ -32,9 +39,14 @@ pub(crate) struct Bed {
 impl Bed {
     /// A balancer at 127.`network`.10.1 with an extra listener on port 5070.
     pub(crate) fn new(network: u8) -> Self {
+        Self::with(network, |_| ())
+    }
+
+    /// The same, configured otherwise.
+    pub(crate) fn with(network: u8, change: impl FnOnce(&mut Config)) -> Self {
         let network = format!("127.{network}");
         let at = |text: &str| format!("{network}.{text}").parse().expect("an address");
-        let config = Config {
+        let mut config = Config {
             instance: InstanceId::balancer(1),
             incarnation: Incarnation(100),
             internal: at("10.1:5060"),
@@ -46,7 +58,12 @@ impl Bed {
             internal_mtu_bytes: 1_400,
             receive_buffer_bytes: 1 << 20,
             stream_limits: StreamLimits::default(),
+            timing: Timing::default(),
+            kept_bytes_max: 1 << 20,
+            drain_streams_per_s: 20,
+            probing: Probing { interval: Duration::from_millis(20), ..Probing::default() },
         };
+        change(&mut config);
         let balancer = load_balancer::start(config).expect("a balancer starts");
         Self { network, balancer, counter: 0 }
     }
@@ -125,9 +142,68 @@ impl Peer {
         assert_eq!(&buffer[..length], b"\r\n\r\n");
     }
 
+    /// From now on probes are answered, as a proxy does.
+    pub(crate) fn answering(self) -> AnsweringPeer {
+        self.socket.set_read_timeout(Some(LOOK)).expect("a timeout");
+        let (answers, is_over) =
+            (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
+        let answered = Arc::new(AtomicU64::new(0));
+        let (inbox_end, inbox) = channel();
+        let shared = (Arc::clone(&answers), Arc::clone(&is_over), Arc::clone(&answered));
+        let thread = std::thread::spawn(move || {
+            let (answers, is_over, answered) = shared;
+            let mut buffer = vec![0; 65_535];
+            while !is_over.load(Ordering::Relaxed) {
+                let Ok((length, source)) = self.socket.recv_from(&mut buffer) else { continue };
+                if &buffer[..length] != b"\r\n\r\n" {
+                    // The test may not care any more.
+                    inbox_end.send(String::from_utf8_lossy(&buffer[..length]).into_owned()).ok();
+                } else if answers.load(Ordering::Relaxed) {
+                    self.send_to("\r\n", source);
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        AnsweringPeer { answers, answered, inbox, is_over, thread: Some(thread) }
+    }
+
     pub(crate) fn hears_nothing_before(&self, marker: &str) {
         let (text, _) = self.receive();
         assert!(text.contains(marker), "expected nothing before {marker:?}, but: {text}");
+    }
+}
+
+/// A member whose loop turns, as far as the balancer can see. Dropped, it does not listen any more.
+pub(crate) struct AnsweringPeer {
+    pub(crate) answers: Arc<AtomicBool>,
+    pub(crate) answered: Arc<AtomicU64>,
+    /// Everything but probes.
+    pub(crate) inbox: Receiver<String>,
+    is_over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl AnsweringPeer {
+    pub(crate) fn receive(&self) -> String {
+        self.inbox.recv_timeout(PATIENCE).expect("a message in time")
+    }
+}
+
+impl Drop for AnsweringPeer {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok();
+        }
+    }
+}
+
+/// Waits until something is so.
+pub(crate) fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = clock::now() + PATIENCE;
+    while !is_so() {
+        assert!(clock::now() < deadline, "{what} did not happen");
+        std::thread::park_timeout(LOOK);
     }
 }
 

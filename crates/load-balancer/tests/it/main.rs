@@ -3,5 +3,6 @@
 
 mod bed;
 mod control;
+mod members;
 mod streams;
 mod udp;

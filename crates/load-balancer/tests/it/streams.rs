@@ -1,8 +1,12 @@
 //! Over TCP: clients that connect, and messages too long for UDP.
 
+use std::time::Duration;
+
+use load_balancer::Timing;
+use node_api::server::NodeHandle;
 use sip_message::StatusCode;
 
-use crate::bed::{Bed, Stream, answer, field, forwarded, request};
+use crate::bed::{Bed, Stream, answer, field, forwarded, request, wait};
 
 const VIA: &str = "Via: SIP/2.0/TCP 192.0.2.1;branch=z9hG4bK1;rport\r\n";
 const END: &str = "\r\n\r\n";
@@ -65,6 +69,7 @@ fn a_long_message_travels_to_the_proxy_by_tcp() {
     let long = format!("{}X-Long: {}\r\n", VIA.replace("TCP", "UDP"), "x".repeat(1_500));
     client.send(request("INVITE", "one", &long));
     let mut proxy = Stream::over(listener.accept().expect("a connection").0);
+    assert_eq!(bed.balancer.node().status().streams_open, 0, "a proxy's holds no drain");
     let arrived = proxy.receive_until(END);
     assert!(field(&arrived, "Via").starts_with("SIP/2.0/TCP "), "{arrived}");
 
@@ -84,4 +89,94 @@ fn a_stream_that_cannot_be_framed_is_answered_and_closed() {
     let answer = client.receive_until(END);
     assert!(answer.starts_with("SIP/2.0 400 "), "{answer}");
     assert!(client.is_ended());
+}
+
+/// A balancer that repeats after 50 ms.
+fn hasty(network: u8) -> Bed {
+    Bed::with(network, |config| {
+        config.timing = Timing { t1: Duration::from_millis(50), ..Timing::default() };
+        config.drain_streams_per_s = 1_000;
+    })
+}
+
+/// Goal: a request that came on a stream and was lost with its proxy reaches the owner of the
+/// moment, though its sender repeats nothing.
+#[test]
+fn a_stream_clients_request_is_repeated_to_the_owner_of_the_moment() {
+    let mut bed = hasty(46);
+    let proxy = bed.peer("20.1:5060");
+    bed.put(&[1]);
+    let mut client = Stream::connect(bed.balancer.internal());
+    client.send(request("INVITE", "one", VIA));
+    let (first, _) = proxy.receive();
+    assert_eq!(proxy.receive().0, first, "the same again");
+
+    let heir = bed.peer("20.2:5060");
+    drop(proxy);
+    bed.put(&[2]);
+    let (repeated, _) = heir.receive();
+    assert_eq!(field(&repeated, "Via"), field(&first, "Via"), "the same branch");
+    heir.send(answer(&repeated, StatusCode::OK));
+    let returned = client.receive_until(END);
+    assert!(returned.starts_with("SIP/2.0 200 "), "{returned}");
+    let metrics = bed.balancer.node().metrics();
+    assert!(metrics.contains("sipcloud_balancer_open_requests 0\n"), "{metrics}");
+}
+
+/// Goal: a refusal that a phone gives once on its stream reaches a proxy that has lost it, until
+/// the ACK; the phone hears that ACK once, and the INVITE never again.
+#[test]
+fn a_refusal_from_a_stream_is_repeated_until_its_ack_and_then_replayed() {
+    let mut bed = hasty(47);
+    let proxy = bed.peer("20.1:5060");
+    bed.put(&[1]);
+    let mut phone = Stream::connect(bed.balancer.internal());
+    phone.send(request("REGISTER", "reg", VIA));
+    let path = field(&proxy.receive().0, "Path").to_owned();
+    let from_proxy = |method: &str| forwarded(&request(method, "two", VIA), proxy.address(), &path);
+    proxy.send(from_proxy("INVITE"));
+    let invite = phone.receive_until(END);
+    phone.send(answer(&invite, StatusCode::BUSY_HERE));
+    let busy = || {
+        let next = || proxy.receive().0;
+        let is_of_this_call = |text: &String| !text.contains("Call-ID: reg");
+        let text = std::iter::repeat_with(next).find(is_of_this_call).expect("endless");
+        assert!(text.starts_with("SIP/2.0 486 "), "{text}");
+    };
+    busy();
+    busy();
+
+    for message in ["ACK", "ACK", "INVITE", "OPTIONS"] {
+        proxy.send(from_proxy(message));
+    }
+    assert!(phone.receive_until(END).starts_with("ACK "));
+    let next = phone.receive_until(END);
+    assert!(next.starts_with("OPTIONS "), "no second ACK, no second INVITE: {next}");
+    busy();
+    let metrics = bed.balancer.node().metrics();
+    assert!(metrics.contains("sipcloud_balancer_replayed_responses_total 1\n"), "{metrics}");
+}
+
+/// Goal: a drain closes connections of clients between transactions, not within.
+#[test]
+fn a_drain_closes_the_connections_of_clients_between_transactions() {
+    let mut bed = hasty(48);
+    let proxy = bed.peer("20.1:5060");
+    bed.put(&[1]);
+    let (mut idle, mut ringing) =
+        (Stream::connect(bed.balancer.internal()), Stream::connect(bed.balancer.internal()));
+    ringing.send(request("INVITE", "one", VIA));
+    let (invite, _) = proxy.receive();
+    proxy.send(answer(&invite, StatusCode::RINGING));
+    assert!(ringing.receive_until(END).starts_with("SIP/2.0 180 "));
+    let node = bed.balancer.node();
+    wait("two streams", || node.status().streams_open == 2);
+
+    node.drain(true);
+    assert!(idle.is_ended());
+    wait("one stream less", || node.status().streams_open == 1);
+    proxy.send(answer(&invite, StatusCode::OK));
+    assert!(ringing.receive_until(END).starts_with("SIP/2.0 200 "), "it was not closed");
+    assert!(ringing.is_ended());
+    wait("none left", || node.status().streams_open == 0);
 }

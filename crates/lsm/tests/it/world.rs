@@ -373,6 +373,7 @@ fn node_configuration() -> NodeConfiguration {
         store: StoreConfiguration::file(StoreKind::Memory, ""),
         timers: Timers::default(),
         limits: Limits::default(),
+        probing: node_api::wire::Probing::default(),
         registration: Registration::default(),
         digest: Digest::default(),
         trusted_trunks: Vec::new(),

@@ -29,6 +29,9 @@ pub struct NodeConfiguration {
     pub timers: Timers,
     #[serde(default)]
     pub limits: Limits,
+    /// How a balancer finds out which proxies are dead.
+    #[serde(default)]
+    pub probing: Probing,
     #[serde(default)]
     pub registration: Registration,
     #[serde(default)]
@@ -225,6 +228,11 @@ pub struct Limits {
     pub store_queries_max: u32,
     /// Receive and send buffer of a UDP socket, bytes.
     pub socket_buffer_bytes: u32,
+    /// What a balancer keeps for peers on streams: requests until they are answered, and as many
+    /// bytes of responses.
+    pub kept_bytes_max: u32,
+    /// Connections of clients that a draining balancer closes in a second; zero: none.
+    pub drain_streams_per_s: u32,
 }
 
 impl Default for Limits {
@@ -234,7 +242,27 @@ impl Default for Limits {
             streams_max: 20_000,
             store_queries_max: 10_000,
             socket_buffer_bytes: 4 * 1024 * 1024,
+            kept_bytes_max: 32 * 1024 * 1024,
+            drain_streams_per_s: 20,
         }
+    }
+}
+
+/// How a balancer finds out which proxies are dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Probing {
+    /// From one probe of a proxy to the next.
+    pub interval_ms: u32,
+    /// Unanswered probes in a row that make a proxy suspect.
+    pub suspect_missed: u32,
+    /// And that make it dead, if another proxy answers.
+    pub dead_missed: u32,
+}
+
+impl Default for Probing {
+    fn default() -> Self {
+        Self { interval_ms: 200, suspect_missed: 2, dead_missed: 10 }
     }
 }
 

@@ -74,8 +74,13 @@ pub struct NodeStatus {
     /// UNIX milliseconds of the last SIP message that was more than a keep-alive; zero: never.
     #[serde(default)]
     pub last_sip_activity_ms: u64,
+    /// Stream connections that hold a drain: at a balancer those of clients, not those of the other
+    /// tier.
     #[serde(default)]
     pub streams_open: u64,
+    /// Members that a balancer does not hold to be alive.
+    #[serde(default)]
+    pub members_in_doubt: Vec<MemberInDoubt>,
 }
 
 impl NodeStatus {
@@ -113,6 +118,7 @@ impl NodeStatus {
             oldest_stamp: None,
             last_sip_activity_ms: 0,
             streams_open: 0,
+            members_in_doubt: Vec::new(),
         }
     }
 }
@@ -134,6 +140,34 @@ pub struct CallsToMember {
     pub worker: u16,
     pub incarnation: u32,
     pub calls_total: u64,
+}
+
+/// A worker that a balancer doubts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberInDoubt {
+    #[serde(with = "text")]
+    pub instance: InstanceId,
+    pub worker: u16,
+    pub incarnation: u32,
+    /// It is skipped, until a generation brings it back. Otherwise it is suspect, and used.
+    pub is_dead: bool,
+    pub reason: DoubtReason,
+    /// It answers probes. If it is held dead all the same, a new generation brings it back.
+    pub answers: bool,
+    /// UNIX milliseconds.
+    pub since_ms: u64,
+}
+
+/// Why a balancer doubts a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DoubtReason {
+    /// Nobody listens there.
+    Refused,
+    /// The network does not lead there.
+    Unreachable,
+    /// It does not answer.
+    Silent,
 }
 
 /// How the store does, seen from a node.

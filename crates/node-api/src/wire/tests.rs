@@ -24,6 +24,7 @@ fn configuration() -> NodeConfiguration {
         store: StoreConfiguration::file(StoreKind::Sqlite, "/data/store.db"),
         timers: Timers::default(),
         limits: Limits::default(),
+        probing: Probing::default(),
         registration: Registration::default(),
         digest: Digest::default(),
         trusted_trunks: Vec::new(),

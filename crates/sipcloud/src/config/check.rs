@@ -217,6 +217,18 @@ fn protocol(config: &Config, faults: &mut Faults) {
     }
     faults.unless(digest.nonce_lifetime_s > 0, "digest.nonce_lifetime_s", "must be at least 1");
     faults.unless(config.limits.transactions_max > 0, "limits.transactions_max", "must be above 0");
+    let probing = &config.probing;
+    faults.unless(
+        (10..=10_000).contains(&probing.interval_ms),
+        "probing.interval_ms",
+        "must be between 10 and 10000",
+    );
+    faults.unless(probing.suspect_missed > 0, "probing.suspect_missed", "must be at least 1");
+    faults.unless(
+        probing.dead_missed > probing.suspect_missed,
+        "probing.dead_missed",
+        "must be above probing.suspect_missed",
+    );
     let filter = tracing_subscriber::EnvFilter::try_new(&config.log.filter);
     faults.unless(
         filter.is_ok(),

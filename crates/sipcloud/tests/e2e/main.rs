@@ -3,6 +3,7 @@
 
 mod call;
 mod cloud;
+mod detection;
 mod dns;
 mod evaluate;
 mod load;

@@ -31,6 +31,8 @@ pub(crate) struct Phone {
     count: u32,
     /// What came while something else was waited for.
     inbox: VecDeque<(Message, SocketAddr)>,
+    /// Branches of the calls that have rung.
+    rung: Vec<String>,
 }
 
 /// A call that this phone makes, until it is answered.
@@ -90,6 +92,7 @@ impl Phone {
             contact_parameters,
             count: 0,
             inbox: VecDeque::new(),
+            rung: Vec::new(),
         }
     }
 
@@ -235,9 +238,13 @@ impl Phone {
 
     // --- calls to here
 
-    /// Waits for a call and rings.
+    /// Waits for a call and rings. A repeat of one that has rung is passed over.
     pub(crate) fn ring(&mut self) -> Incoming {
-        let (invite, peer) = self.wait("INVITE", |it| it.is_request("INVITE"));
+        let rung = std::mem::take(&mut self.rung);
+        let is_new = |it: &Message| it.is_request("INVITE") && !rung.contains(&it.branch());
+        let (invite, peer) = self.wait("INVITE", is_new);
+        self.rung = rung;
+        self.rung.push(invite.branch());
         self.count += 1;
         let to = format!("{};tag={}{}", invite.value("To"), self.user, self.count);
         let call = Incoming { invite, to, peer };
@@ -459,6 +466,11 @@ fn compose(head: &Head<'_>, fields: &str) -> String {
 }
 
 impl Outgoing {
+    /// Whether this is what arrived.
+    pub(crate) fn is_of(&self, ringing: &Incoming) -> bool {
+        ringing.invite.call_id() == self.id
+    }
+
     /// The INVITE, its CANCEL or the ACK to its refusal: they share branch and CSeq number.
     fn compose(&self, method: &str, to: Option<&str>, fields: &str) -> String {
         let plain = format!("<{}>", self.uri);

@@ -26,6 +26,13 @@ impl Message {
         self.values(name).into_iter().next().unwrap_or_else(|| panic!("no {name} in {self:?}"))
     }
 
+    /// That of the topmost Via.
+    pub(crate) fn branch(&self) -> String {
+        let via = self.value("Via");
+        let branch = via.split(';').find_map(|it| it.trim().strip_prefix("branch="));
+        branch.unwrap_or_default().to_owned()
+    }
+
     pub(crate) fn values(&self, name: &str) -> Vec<String> {
         let value = |line: &str| {
             let (found, value) = line.split_once(':')?;

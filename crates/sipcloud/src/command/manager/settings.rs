@@ -127,6 +127,7 @@ fn template(config: &Config, secrets: &Secrets, data: &Path) -> Result<NodeTempl
         store: config.store_configuration(data)?,
         timers: config.timers,
         limits: config.limits,
+        probing: config.probing,
         registration: config.registration,
         digest: config.digest.clone(),
         trusted_trunks: config.service.trusted_trunks.clone(),
