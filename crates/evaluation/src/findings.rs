@@ -106,14 +106,31 @@ fn threshold(run: &Run, decision: &Decision) -> Option<f64> {
     run.policy.threshold.map(|share| share * run.policy.capacity_each * f64::from(lower))
 }
 
-/// How long the plan had been beyond the threshold when the manager decided.
+/// How long the plan had been beyond the threshold when the manager decided; `None` if it was not.
 fn waited(run: &Run, decision: &Decision, threshold_cps: f64) -> Option<f64> {
-    let is_beyond =
-        |cps: f64| if decision.is_launch() { cps > threshold_cps } else { cps < threshold_cps };
-    let before = run.moments.iter().rev().skip_while(|it| it.at_s > decision.at_s);
-    // The plan's steps are even: the first moment beyond is less than a sample late.
-    let since = before.take_while(|it| is_beyond(it.wanted_cps)).last()?;
-    Some(run.seconds(decision.at_s - since.at_s + run.sample_interval_s).max(0.0))
+    let is_beyond = |cps: f64| match decision.is_launch() {
+        true => cps > threshold_cps,
+        false => cps < threshold_cps,
+    };
+    let mut since = None;
+    for pair in run.plan.windows(2).rev() {
+        let [(begin, from), (end, to)] = *pair else { continue };
+        if begin > decision.at_s {
+            continue;
+        }
+        let share =
+            if end > begin { ((decision.at_s - begin) / (end - begin)).min(1.0) } else { 1.0 };
+        if !is_beyond(from + (to - from) * share) {
+            break;
+        }
+        if !is_beyond(from) {
+            let crossing = (threshold_cps - from) / (to - from);
+            since = Some(begin + (end - begin) * crossing);
+            break;
+        }
+        since = Some(begin);
+    }
+    since.map(|since| run.seconds(decision.at_s - since))
 }
 
 fn took(run: &Run, decision: &Decision) -> Option<f64> {

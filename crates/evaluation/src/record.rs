@@ -108,6 +108,8 @@ pub struct Run {
     pub caption: String,
     /// How it was played, for the report: what, and its value.
     pub setting: Vec<(String, String)>,
+    /// The load asked for, as a line: seconds and calls per second. Where it jumps, both ends.
+    pub plan: Vec<(f64, f64)>,
     /// In the order of time, as all that follow.
     pub samples: Vec<Sample>,
     pub moments: Vec<Moment>,

@@ -50,6 +50,17 @@ impl Schedule {
         Self { segments: self.segments.iter().map(shorter).collect() }
     }
 
+    /// The rate as a line: the corners of each stretch, seconds and calls per second.
+    pub fn corners(&self) -> Vec<(f64, f64)> {
+        let mut corners = Vec::new();
+        let mut at = 0.0;
+        for Segment { from, to, seconds } in &self.segments {
+            corners.extend([(at, *from), (at + seconds, *to)]);
+            at += seconds;
+        }
+        corners
+    }
+
     /// How many calls it makes.
     pub fn calls(&self) -> u64 {
         // The n-th call (from 0) starts when the area is n; one that would start with the end of
@@ -198,6 +209,7 @@ mod tests {
         let faster = schedule("20@30s,20..60@1m").faster(10.0);
         assert_eq!(faster, schedule("20@3s,20..60@6s"));
         assert_eq!(faster.calls(), 60 + 240);
+        assert_eq!(faster.corners(), [(0.0, 20.0), (3.0, 20.0), (3.0, 20.0), (9.0, 60.0)]);
     }
 
     #[test]

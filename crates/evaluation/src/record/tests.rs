@@ -15,6 +15,10 @@ pub(crate) fn run_of_a_test() -> Run {
         sample_interval_s: 1.0,
         policy: Policy { capacity_each: EACH, threshold: Some(0.85) },
         caption: "store sqlite, policy paper, played 10 times faster".to_owned(),
+        plan: (0..675)
+            .flat_map(|second| [second, second + 1].map(|at| (f64::from(at), f64::from(second))))
+            .map(|(at, second)| (at, planned_cps(second + 0.5)))
+            .collect(),
         setting: vec![("store".to_owned(), "sqlite".to_owned())],
         samples: Vec::new(),
         moments: Vec::new(),

@@ -1,7 +1,7 @@
 //! The answers are those that the run was made with.
 
 use super::*;
-use crate::record::{Part, run_of_a_test};
+use crate::record::{Decision, Part, run_of_a_test};
 
 #[test]
 fn launches_and_removals_are_told_with_load_threshold_and_time() {
@@ -16,8 +16,36 @@ fn launches_and_removals_are_told_with_load_threshold_and_time() {
     assert_eq!(all, [up, down].concat());
     for launch in &findings.changes[..3] {
         assert_eq!(launch.took_s, Some(150.0), "the boot of the run: {launch:?}");
-        assert_eq!(launch.waited_s, Some(10.0), "one sample: {launch:?}");
+        assert_eq!(launch.waited_s, Some(0.0), "decided when it stepped up: {launch:?}");
     }
+}
+
+/// Goal: the time beyond a threshold is exact, wherever the samples lie. Method: a plan that steps
+/// and one that climbs, and decisions in between.
+#[test]
+fn the_wait_for_a_decision_is_counted_from_the_plan() {
+    let mut run = run_of_a_test();
+    let decision = |at_s: f64, before: u32, desired: u32| Decision {
+        at_s,
+        before,
+        desired,
+        load_cps: 0.0,
+        reason: String::new(),
+    };
+    let waits = |run: &Run| -> Vec<Option<f64>> {
+        Findings::of(run).changes.iter().map(|it| it.waited_s).collect()
+    };
+    run.time_scale = 2.0;
+    // Beyond 170 from 10 s on, below it again from 30 s on; 180 is not above it for long.
+    run.plan = vec![(0.0, 160.0), (10.0, 160.0), (10.0, 180.0), (30.0, 180.0), (30.0, 100.0)];
+    run.plan.push((60.0, 100.0));
+    run.decisions = vec![decision(10.25, 1, 2), decision(25.0, 1, 2), decision(31.5, 2, 1)];
+    assert_eq!(waits(&run), [Some(0.5), Some(30.0), Some(3.0)]);
+    run.decisions = vec![decision(5.0, 1, 2), decision(40.0, 1, 2)];
+    assert_eq!(waits(&run), [None, None], "the plan was not beyond");
+    run.plan = vec![(0.0, 100.0), (100.0, 200.0)];
+    run.decisions = vec![decision(80.0, 1, 2)];
+    assert_eq!(waits(&run), [Some(20.0)], "the climb passes 170 at 70 s");
 }
 
 #[test]

@@ -92,3 +92,30 @@ fn an_evaluation_that_is_interrupted_still_reports() {
     assert!(report.contains("ended before its plan was"), "{report}");
     assert!(report.contains(" 0 failed"), "{report}");
 }
+
+/// Goal: SIPp plays the same experiment, follows the plan's rates, and loses no call.
+#[test]
+fn sipp_plays_the_experiment_as_well() {
+    if Command::new("sipp").arg("-v").stdout(Stdio::null()).status().is_err() {
+        println!("SKIPPED: sipp is not installed");
+        return;
+    }
+    let data = Data::claim(154);
+    let plan = data.path().join("small.plan");
+    std::fs::write(&plan, "5@40s, 12@60s, 5@20s\n").expect("written");
+    let flags = format!("--generator sipp --plan {}", plan.display());
+    let (child, folder) = evaluate(&data, 154, &flags);
+    let ended = child.wait_with_output().expect("it ends");
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    assert_nothing_runs(&data);
+    let calls = std::fs::read_to_string(folder.join("calls.csv")).expect("calls");
+    let last: Vec<u64> = calls
+        .lines()
+        .last()
+        .map(|line| line.split(',').skip(4).filter_map(|cell| cell.parse().ok()).collect())
+        .expect("a line");
+    // Its rate changes when the second in which the plan's does is over: 102 calls, give or take.
+    let [made, succeeded, failed, drops, _] = last[..] else { panic!("{calls}") };
+    assert!((80..=125).contains(&made), "{calls}");
+    assert_eq!((succeeded, failed, drops), (made, 0, 0), "{calls}");
+}

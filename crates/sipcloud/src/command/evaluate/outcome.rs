@@ -42,6 +42,7 @@ pub(super) fn run_of(
         },
         caption: experiment.caption(),
         setting: experiment.setting(),
+        plan: experiment.schedule.corners(),
         decisions: events.iter().filter_map(|event| decision(event, at_s(event.at_ms))).collect(),
         failures: callers.failures().iter().map(failure).collect(),
         calls: callers.calls(),

@@ -52,7 +52,7 @@ impl Progress {
             drops => format!("  {drops} lost by the generator"),
         };
         format!(
-            "{} of {}, {} left  {:.0} cps  {} proxies for {} cps{starting}  {} made  {} failed{own}",
+            "{} of {}, {} left  {:.0} cps  proxies {} for {} cps{starting}  {} made  {} failed{own}",
             clock(moment.at_s),
             clock(total_s),
             clock(total_s - moment.at_s),
@@ -104,7 +104,7 @@ mod tests {
         let moment = Moment { at_s: 754.2, wanted_cps: 220.0, in_service: 2, calls };
         assert_eq!(
             progress.line(&moment, 1),
-            "12:34 of 1:54:00, 1:41:26 left  220 cps  2 proxies for 400 cps (+1 starting)  1234 made  \
+            "12:34 of 1:54:00, 1:41:26 left  220 cps  proxies 2 for 400 cps (+1 starting)  1234 made  \
              2 failed  3 lost by the generator"
         );
     }

@@ -20,9 +20,11 @@ use crate::exit::Exit;
 const CALLER_SCENARIO: &str = include_str!("../../../../../scripts/sipp/figure4-uac.xml");
 const CALLEE_SCENARIO: &str = include_str!("../../../../../scripts/sipp/figure4-uas.xml");
 const PORT: u16 = 5060;
-const CONTROL_PORT: u16 = 8888;
-/// SIPp would otherwise hold back calls when many live.
-const CALLS_MAX: &str = "100000";
+/// Off the range in which SIPps that were told nothing look for one on every address.
+const CONTROL_PORT: u16 = 8010;
+/// Calls that live at once: by default so few that a slow answer holds back new calls; more than a
+/// shell's limit of open files (1,024) SIPp does not take.
+const CALLS_MAX: &str = "1000";
 /// Failed calls that are told one by one.
 const FAILURES_MAX: usize = 100_000;
 /// Why a call failed, by SIPp's name of its counter.
@@ -81,7 +83,6 @@ impl Sipp {
             .args(["-sf", &text(&scenario), "-inf", &text(&users), "-nr", "-nostdin"])
             .args(["-key", "domain", DOMAIN, "-key", "callee", CALLEE])
             .args(address(local))
-            .args(["-ci", &local.ip().to_string(), "-cp", &CONTROL_PORT.to_string()])
             .args(["-r", &first.to_string(), "-l", CALLS_MAX])
             .args(["-recv_timeout", &patience.to_string()])
             .args(["-trace_stat", "-stf", &text(&statistics), "-fd", "1"])
@@ -215,8 +216,12 @@ fn text(path: &std::path::Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-fn address(local: SocketAddr) -> [String; 4] {
-    ["-i".to_owned(), local.ip().to_string(), "-p".to_owned(), local.port().to_string()]
+/// Where it listens, for SIP and for orders.
+fn address(local: SocketAddr) -> [String; 8] {
+    let (ip, port) = (local.ip().to_string(), local.port().to_string());
+    let control = ["-ci".to_owned(), ip.clone(), "-cp".to_owned(), CONTROL_PORT.to_string()];
+    let [ci, control_ip, cp, control_port] = control;
+    ["-i".to_owned(), ip, "-p".to_owned(), port, ci, control_ip, cp, control_port]
 }
 
 /// The last whole row of the statistics, by the names of its columns.
