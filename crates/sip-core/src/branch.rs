@@ -226,6 +226,9 @@ pub struct BalancerVia<'a> {
     pub branch: BalancerBranch<'a>,
     /// Where the request came from.
     pub flow: &'a Flow,
+    /// The sent-by is a dead balancer's, for which another one stands in: `rport` asks for the answer
+    /// to come to where the request came from (RFC 3581).
+    pub answered_to_source: bool,
 }
 
 /// Writes a whole line, `Via: SIP/2.0/UDP a:p;branch=…;sc-b=…` with its CRLF.
@@ -247,6 +250,9 @@ pub fn write_balancer_via(ring: &KeyRing, via: &BalancerVia<'_>, out: &mut Vec<u
     out.extend_from_slice(BALANCER_PARAM);
     out.push(b'=');
     flow_token::push_base64(payload.octets(), out);
+    if via.answered_to_source {
+        out.extend_from_slice(b";rport");
+    }
     out.extend_from_slice(b"\r\n");
 }
 

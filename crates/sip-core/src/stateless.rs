@@ -46,6 +46,14 @@ impl BalancerIdentity {
         self.listeners.get(usize::from(flow.listener)).copied().unwrap_or(self.internal)
     }
 
+    /// A flow of another balancer, as far as this one can use it: any listener reaches a UDP client
+    /// that no translator binds to one address; a connection of the same number is somebody else's.
+    fn stand_in(&self, flow: Flow) -> Flow {
+        let has_listener = usize::from(flow.listener) < self.listeners.len();
+        let listener = if has_listener { flow.listener } else { 0 };
+        Flow { listener, connection: None, ..flow }
+    }
+
     /// Whether `address` is one of ours.
     fn is_me(&self, address: SocketAddr) -> bool {
         address == self.internal || self.listeners.contains(&address)
@@ -112,7 +120,7 @@ pub enum ReplyReason {
     PathFromStranger,
     /// A member's request whose topmost Route is no Path token.
     NoPath,
-    /// The flow is another balancer's.
+    /// The flow is a connection of another balancer.
     OtherBalancersFlow,
     /// No member is alive.
     NoMember,

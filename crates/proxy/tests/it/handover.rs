@@ -96,6 +96,7 @@ impl Bed {
                 cseq: message.cseq().number,
             },
             flow: &flow,
+            answered_to_source: false,
         };
         let mut lines = Vec::new();
         write_balancer_via(&self.ring, &via, &mut lines);

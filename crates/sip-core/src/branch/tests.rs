@@ -55,6 +55,7 @@ fn balancer_line(ring: &KeyRing, key_id: Option<u8>) -> String {
         key_id,
         branch: RECEIVED,
         flow: &flow(),
+        answered_to_source: false,
     };
     let mut line = Vec::new();
     write_balancer_via(ring, &via, &mut line);

@@ -22,6 +22,8 @@ pub struct Directory {
     addresses: Vec<SocketAddr>,
     /// Sorted.
     ips: Vec<IpAddr>,
+    /// What proxies and what clients see of each balancer, sorted.
+    balancers: Vec<(SocketAddr, SocketAddr)>,
 }
 
 impl Directory {
@@ -40,7 +42,16 @@ impl Directory {
         let mut ips: Vec<IpAddr> = addresses.iter().map(SocketAddr::ip).collect();
         ips.sort_unstable();
         ips.dedup();
-        Self { places, addresses, ips }
+        let names = membership.balancers.iter().map(|one| (one.internal, one.advertised));
+        let mut balancers: Vec<(SocketAddr, SocketAddr)> = names.collect();
+        balancers.sort_unstable();
+        Self { places, addresses, ips, balancers }
+    }
+
+    /// What clients see of the balancer that proxies know by this address.
+    pub fn advertised(&self, internal: SocketAddr) -> Option<SocketAddr> {
+        let found = self.balancers.binary_search_by_key(&internal, |(address, _)| *address).ok()?;
+        self.balancers.get(found).map(|(_, advertised)| *advertised)
     }
 
     /// The worker at exactly this address.

@@ -1,5 +1,7 @@
 //! Requests: a client's goes to the owner of its Call-ID, a member's over the flow of its Path.
 
+use std::net::SocketAddr;
+
 use sip_message::{
     Edits, HeaderName, MaxForwards, Message, Method, StatusCode, Transport, Via, parse_ip,
 };
@@ -89,6 +91,7 @@ fn from_client(
         key_id: None,
         branch: branch_of(message, top, None),
         flow: source,
+        answered_to_source: false,
     };
     edits.insert_with(message.headers_start(), |out| {
         write_balancer_via(view.ring, &via, out);
@@ -108,16 +111,24 @@ fn from_member(
     if message.max_forwards().is_some_and(|left| left.hops() == 0) {
         return reply(message, StatusCode::TOO_MANY_HOPS, ReplyReason::TooManyHops);
     }
-    let Some((path, is_ours)) = top_path(view, message) else {
+    let Some((path, balancer)) = top_path(view, message) else {
         return reply(message, StatusCode::FORBIDDEN, ReplyReason::NoPath);
     };
+    let is_ours = view.me.is_me(balancer);
     if is_for_own_answer(view, message) {
         return Verdict::Drop(DropReason::AckForUs);
     }
-    if !is_ours {
+    if !is_ours && path.transport != Transport::Udp {
         let gone = StatusCode::FLOW_FAILED;
         return reply(message, gone, ReplyReason::OtherBalancersFlow);
     }
+    // For a dead one in its name, or the callee would take the request for another transaction than
+    // the one that it began through that one (RFC 3261 §17.2.3).
+    let (path, sent_by) = if is_ours {
+        (path, view.me.advertised(&path))
+    } else {
+        (view.me.stand_in(path), view.directory.advertised(balancer).unwrap_or(balancer))
+    };
     if !is_usable(path.remote) {
         return Verdict::Drop(DropReason::UnusableAddress);
     }
@@ -128,10 +139,11 @@ fn from_member(
     edit_max_forwards(message, edits);
     let via = BalancerVia {
         transport: path.transport,
-        sent_by: view.me.advertised(&path),
+        sent_by,
         key_id: Some(identity.key_id),
         branch: branch_of(message, top, Some(identity)),
         flow: source,
+        answered_to_source: !is_ours,
     };
     edits.insert_with(message.headers_start(), |out| write_balancer_via(view.ring, &via, out));
     Verdict::ToFlow { flow: path, otherwise: None }
@@ -159,14 +171,13 @@ fn is_for_own_answer(view: &BalancerView<'_>, message: &Message<'_>) -> bool {
     message.to_tag().is_some_and(|tag| is_our_to_tag(view.ring, tag, &answered))
 }
 
-/// The flow of the topmost Route, if that is a Path token of the tier, and whether it names us.
-fn top_path(view: &BalancerView<'_>, message: &Message<'_>) -> Option<(Flow, bool)> {
+/// The flow of the topmost Route, if that is a Path token of the tier, and the balancer that it names.
+fn top_path(view: &BalancerView<'_>, message: &Message<'_>) -> Option<(Flow, SocketAddr)> {
     let route = message.routes().next()?.ok()?;
     let uri = route.uri().ok()?;
     let flow = read_path(view.ring, uri.user()?)?;
     let ip = parse_ip(uri.host())?;
-    let is_ours = view.me.is_me((ip, uri.port().unwrap_or(5060)).into());
-    Some((flow, is_ours))
+    Some((flow, (ip, uri.port().unwrap_or(5060)).into()))
 }
 
 fn branch_of<'a>(

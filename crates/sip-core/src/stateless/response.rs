@@ -28,7 +28,11 @@ pub(super) fn handle(
     edits.remove(top.value.removal_span());
     match read_tier_via(view.ring, &next) {
         TierVia::Proxy(identity) => to_proxy(view, message, source, (&next, &identity), edits),
-        TierVia::Balancer { .. } | TierVia::Foreign => to_client(&next, flow),
+        TierVia::Balancer { .. } | TierVia::Foreign => {
+            let is_ours = sent_by_of(&top).is_some_and(|address| view.me.is_me(address));
+            let flow = if is_ours { flow } else { view.me.stand_in(flow) };
+            to_client(&next, flow)
+        }
     }
 }
 
@@ -41,8 +45,7 @@ fn to_proxy(
     (via, identity): (&Via<'_>, &ProxyIdentity),
     edits: &mut Edits,
 ) -> Verdict {
-    let address = parse_ip(via.host()).map(|ip| (ip, via.port().unwrap_or(5060)).into());
-    let place = address
+    let place = sent_by_of(via)
         .and_then(|address| view.directory.at(address))
         .filter(|place| place.incarnation == identity.incarnation && !(view.is_dead)(place.member));
     let named = place.map(|place| (place.member, place.address));
@@ -71,6 +74,10 @@ fn heir(view: &BalancerView<'_>, message: &Message<'_>, member: usize) -> Option
     let is_doubtful = |one: usize| (view.is_dead)(one) || (view.is_suspect)(one);
     let heir = view.selection.owner(message.call_id(), is_doubtful)?;
     view.directory.address(heir)
+}
+
+fn sent_by_of(via: &Via<'_>) -> Option<SocketAddr> {
+    Some((parse_ip(via.host())?, via.port().unwrap_or(5060)).into())
 }
 
 /// Back over the flow that the request came on.
