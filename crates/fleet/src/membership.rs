@@ -70,6 +70,8 @@ pub struct Members {
     /// Alive and draining: their Vias are known, they own nothing.
     pub retired: Vec<Member>,
     pub balancers: Vec<BalancerMember>,
+    /// Those of the balancers that are on their way out: nobody is led to them any more.
+    pub leaving: Vec<InstanceId>,
     /// Former owners that are not known to be empty, oldest first.
     pub earlier: Vec<EarlierSet>,
 }
@@ -87,6 +89,8 @@ pub struct Membership {
     /// Still alive, draining: their Vias are known, they own nothing.
     pub retired: Vec<Member>,
     pub balancers: Vec<BalancerMember>,
+    /// Those of the balancers that are on their way out: nobody is led to them any more.
+    pub leaving: Vec<InstanceId>,
     /// Former owners that are not known to be empty, oldest first.
     pub earlier: Vec<EarlierSet>,
 }
@@ -95,13 +99,16 @@ impl Membership {
     /// Sorts the members and computes the digest.
     #[must_use]
     pub fn new(generation: GenerationNumber, rows: u32, members: Members) -> Self {
-        let Members { mut proxies, mut retired, mut balancers, mut earlier } = members;
+        let Members { mut proxies, mut retired, mut balancers, mut leaving, mut earlier } = members;
         proxies.sort_unstable();
         retired.sort_unstable();
         balancers.sort_unstable();
+        leaving.sort_unstable();
         earlier.sort_by_key(|set| set.ended_with);
         earlier.iter_mut().for_each(|set| set.proxies.sort_unstable());
-        let mut made = Self { generation, digest: 0, rows, proxies, retired, balancers, earlier };
+        let digest = 0;
+        let mut made =
+            Self { generation, digest, rows, proxies, retired, balancers, leaving, earlier };
         made.digest = made.computed_digest();
         made
     }
@@ -119,6 +126,7 @@ impl Membership {
             proxies: self.proxies.clone(),
             retired: self.retired.clone(),
             balancers: self.balancers.clone(),
+            leaving: self.leaving.clone(),
             earlier: self.earlier.clone(),
         }
     }
@@ -151,6 +159,12 @@ impl Membership {
     #[must_use]
     pub fn balancer(&self, instance: InstanceId) -> Option<&BalancerMember> {
         self.balancers.iter().find(|one| one.instance == instance)
+    }
+
+    /// Whether this balancer is on its way out.
+    #[must_use]
+    pub fn is_leaving(&self, balancer: InstanceId) -> bool {
+        self.leaving.binary_search(&balancer).is_ok()
     }
 
     /// Whether a member has this IP address, whatever the port: workers send from their own ports,
@@ -234,6 +248,9 @@ impl Membership {
             hasher.write(&set.ended_with.counter.to_be_bytes());
             hasher.write(&[u8::from(set.is_settled)]);
             write_members(&mut hasher, &set.proxies);
+        }
+        for leaving in &self.leaving {
+            write_instance(&mut hasher, *leaving, Incarnation(0));
         }
         hasher.finish128().h1
     }
@@ -388,6 +405,19 @@ mod tests {
         let (open, mut settled) = (with(vec![set(5, &[2])]), with(vec![set(5, &[2])]));
         settled.earlier[0].is_settled = true;
         assert!(open.verify_digest() && !settled.verify_digest(), "the digest is over all of it");
+    }
+
+    /// Otherwise a node that has the generation would never be told.
+    #[test]
+    fn the_digest_tells_who_is_leaving() {
+        let mut membership = generation(5, &[1]);
+        membership.leaving = vec![InstanceId::balancer(2)];
+        assert!(!membership.verify_digest());
+        membership.digest = membership.computed_digest();
+        assert!(membership.is_leaving(InstanceId::balancer(2)));
+        assert!(!membership.is_leaving(InstanceId::balancer(1)));
+        let members = membership.members();
+        assert_eq!(Membership::new(membership.generation, membership.rows, members), membership);
     }
 
     #[test]

@@ -304,6 +304,11 @@ async fn names(sources: &Sources<'_>) -> Observation<BTreeSet<InstanceId>> {
 
 fn view_of(status: &NodeStatus, load: CallRate) -> NodeView {
     let digest = status.digest.as_deref().and_then(|text| u64::from_str_radix(text, 16).ok());
+    let leaving = |one: &node_api::wire::LeavingBalancer| scaling::LeavingBalancer {
+        instance: one.instance,
+        transactions: one.transactions,
+        bindings_until_ms: one.bindings_until_ms,
+    };
     NodeView {
         incarnation: Incarnation(status.incarnation),
         is_ready: status.ready,
@@ -315,7 +320,7 @@ fn view_of(status: &NodeStatus, load: CallRate) -> NodeView {
         server_transactions: status.server_transactions,
         oldest_stamp: status.oldest_stamp.map(GenerationNumber::from),
         streams_open: status.streams_open,
-        last_sip_activity_ms: status.last_sip_activity_ms,
+        balancers_leaving: status.balancers_leaving.iter().map(leaving).collect(),
         load,
     }
 }

@@ -19,7 +19,8 @@ pub use manager::{
 };
 pub use membership::{Balancer, Generation, Member, Membership};
 pub use node::{
-    CallsToMember, DoubtReason, DrainAnswer, MemberInDoubt, NodeStatus, StoreHealth, WorkerStatus,
+    CallsToMember, DoubtReason, DrainAnswer, LeavingBalancer, MemberInDoubt, NodeStatus,
+    StoreHealth, WorkerStatus,
 };
 
 /// A token or another text that must not reach a log.

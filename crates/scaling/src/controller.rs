@@ -375,7 +375,8 @@ impl<'a> Step<'a> {
             let Some(retiring) = self.memory.retiring.get(&instance) else {
                 continue;
             };
-            match farewell(one, retiring, self.view.timing, self.view.now_ms) {
+            let need = self.need_of(instance);
+            match farewell(one, retiring, need, self.view.timing, self.view.now_ms) {
                 Farewell::Withdrawing(note) => {
                     self.notes.insert(instance, note.to_owned());
                 }

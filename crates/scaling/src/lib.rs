@@ -34,5 +34,6 @@ pub use plan::{Action, Cause, Plan, Standing, TierPlan, ZoneEntry};
 pub use policy::{AdaptiveRule, PAPER, PaperRule, Rule, ScalingPolicy};
 pub use retirement::Order;
 pub use view::{
-    MachineState, Memory, NodeView, Observed, Retiring, RetiringCause, TierInput, Timing, View,
+    LeavingBalancer, MachineState, Memory, NodeView, Observed, Retiring, RetiringCause, TierInput,
+    Timing, View,
 };

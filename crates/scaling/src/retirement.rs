@@ -41,10 +41,47 @@ pub(crate) enum Farewell {
     Go(Cause),
 }
 
-/// What comes next for a retiring instance.
+/// Who still needs a balancer, by the word of all proxies together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// This proxy has not said.
+    Unknown(InstanceId),
+    Transactions(u64),
+    /// A phone may still be registered through it.
+    Bindings {
+        until_ms: u64,
+    },
+    Nobody,
+}
+
+/// What `proxies`, each with what it says now, need of `balancer`. Silence is no emptiness.
+pub(crate) fn need<'a>(
+    balancer: InstanceId,
+    proxies: impl Iterator<Item = (InstanceId, Option<&'a NodeView>)>,
+    now_ms: u64,
+) -> Need {
+    let (mut transactions, mut until_ms) = (0, 0);
+    for (proxy, node) in proxies {
+        let leaving = node.and_then(|node| {
+            node.balancers_leaving.iter().find(|leaving| leaving.instance == balancer)
+        });
+        let Some(leaving) = leaving else { return Need::Unknown(proxy) };
+        let Some(bindings) = leaving.bindings_until_ms else { return Need::Unknown(proxy) };
+        transactions += leaving.transactions;
+        until_ms = bindings.max(until_ms);
+    }
+    match transactions {
+        0 if until_ms > now_ms => Need::Bindings { until_ms },
+        0 => Need::Nobody,
+        count => Need::Transactions(count),
+    }
+}
+
+/// What comes next for a retiring instance; `need` matters for a balancer alone.
 pub(crate) fn farewell(
     observed: &Observed,
     retiring: &Retiring,
+    need: Need,
     timing: &Timing,
     now_ms: u64,
 ) -> Farewell {
@@ -85,7 +122,7 @@ pub(crate) fn farewell(
         return Farewell::Waiting("waits for another poll".to_owned());
     }
     match tier {
-        Tier::LoadBalancer => balancer_empty(node, timing, now_ms),
+        Tier::LoadBalancer => balancer_empty(node, need, now_ms),
         Tier::Proxy | Tier::Store => proxy_empty(node, retiring, now_ms),
     }
 }
@@ -102,15 +139,19 @@ fn proxy_empty(node: &NodeView, retiring: &Retiring, now_ms: u64) -> Farewell {
     }
 }
 
-fn balancer_empty(node: &NodeView, timing: &Timing, now_ms: u64) -> Farewell {
-    if node.streams_open > 0 {
-        return Farewell::Waiting(format!("waits for {} streams", node.streams_open));
+fn balancer_empty(node: &NodeView, need: Need, now_ms: u64) -> Farewell {
+    match need {
+        Need::Unknown(proxy) => Farewell::Waiting(format!("waits for the word of {proxy}")),
+        Need::Transactions(count) => Farewell::Waiting(format!("waits for {count} transactions")),
+        Need::Bindings { until_ms } => {
+            let left = since(now_ms, until_ms).as_secs();
+            Farewell::Waiting(format!("waits up to {left} s for its phones to register elsewhere"))
+        }
+        Need::Nobody if node.streams_open > 0 => {
+            Farewell::Waiting(format!("waits for {} streams", node.streams_open))
+        }
+        Need::Nobody => Farewell::Go(Cause::Empty),
     }
-    let quiet = since(node.last_sip_activity_ms, now_ms);
-    if quiet < timing.balancer_quiet {
-        return Farewell::Waiting(format!("carried SIP {} s ago", quiet.as_secs()));
-    }
-    Farewell::Go(Cause::Empty)
 }
 
 pub(crate) const fn since(then_ms: u64, now_ms: u64) -> Duration {
@@ -124,7 +165,7 @@ mod tests {
     use fleet::{CallRate, Incarnation};
 
     use super::*;
-    use crate::view::{MachineState, RetiringCause};
+    use crate::view::{LeavingBalancer, MachineState, RetiringCause};
 
     fn node() -> NodeView {
         let address = SocketAddr::from(([127, 0, 20, 1], 5060));
@@ -139,7 +180,7 @@ mod tests {
             server_transactions: 0,
             oldest_stamp: None,
             streams_open: 0,
-            last_sip_activity_ms: 0,
+            balancers_leaving: Vec::new(),
             load: CallRate::ZERO,
         }
     }
@@ -184,29 +225,68 @@ mod tests {
         let busy = NodeView { server_transactions: 3, ..node() };
         let told = |node: NodeView| NodeView { is_draining: false, ..node };
         let named = |retiring: Retiring| Retiring { released_at_ms: None, ..retiring };
-        let active = |ago| NodeView { last_sip_activity_ms: at(ago), ..node() };
         let wait = |text: &str| Farewell::Waiting(text.to_owned());
         #[rustfmt::skip]
         let table = [
-            ("not acknowledged",      proxy, node(),       leaving(9, None),         Farewell::Withdrawing("waits for the balancers to acknowledge")),
-            ("to be told",            proxy, told(node()), leaving(9, Some(5)),      Farewell::Drain),
-            ("acknowledged just now", proxy, node(),       leaving(9, Some(0)),      wait("waits for another poll")),
-            ("busy",                  proxy, busy.clone(), leaving(9, Some(5)),      wait("waits for 3 transactions")),
-            ("empty",                 proxy, node(),       leaving(9, Some(5)),      Farewell::Go(Cause::Empty)),
-            ("asked as an earlier owner", proxy, node(), named(leaving(9, Some(5))), wait("waits until nobody asks it as an earlier owner")),
-            ("no longer asked just now", proxy, node(), Retiring { released_at_ms: Some(now_ms), ..leaving(9, Some(5)) }, wait("waits for another poll")),
-            ("late to be withdrawn",  proxy, busy.clone(), leaving(300, Some(5)),    wait("waits for 3 transactions")),
-            ("out of time",           proxy, busy.clone(), leaving(300, Some(213)),  Farewell::Go(Cause::DrainLimit { transactions: Some(3) })),
-            ("never withdrawn",       proxy, busy,         leaving(213, None),       Farewell::Go(Cause::DrainLimit { transactions: Some(3) })),
-            ("in the DNS",            balancer, active(0), leaving(9, None),         Farewell::Withdrawing("waits to be taken out of the DNS")),
-            ("TTL running",           balancer, active(0), leaving(20, Some(10)),    wait("waits 20 s for DNS answers to expire")),
-            ("active",                balancer, active(4), leaving(90, Some(80)),    wait("carried SIP 4 s ago")),
-            ("streams",               balancer, NodeView { streams_open: 2, ..node() }, leaving(90, Some(80)), wait("waits for 2 streams")),
-            ("quiet",                 balancer, active(33), leaving(90, Some(80)),   Farewell::Go(Cause::Empty)),
+            ("not acknowledged",      proxy, node(),       leaving(9, None),         Need::Nobody, Farewell::Withdrawing("waits for the balancers to acknowledge")),
+            ("to be told",            proxy, told(node()), leaving(9, Some(5)),      Need::Nobody, Farewell::Drain),
+            ("acknowledged just now", proxy, node(),       leaving(9, Some(0)),      Need::Nobody, wait("waits for another poll")),
+            ("busy",                  proxy, busy.clone(), leaving(9, Some(5)),      Need::Nobody, wait("waits for 3 transactions")),
+            ("empty",                 proxy, node(),       leaving(9, Some(5)),      Need::Nobody, Farewell::Go(Cause::Empty)),
+            ("asked as an earlier owner", proxy, node(), named(leaving(9, Some(5))), Need::Nobody, wait("waits until nobody asks it as an earlier owner")),
+            ("no longer asked just now", proxy, node(), Retiring { released_at_ms: Some(now_ms), ..leaving(9, Some(5)) }, Need::Nobody, wait("waits for another poll")),
+            ("late to be withdrawn",  proxy, busy.clone(), leaving(300, Some(5)),    Need::Nobody, wait("waits for 3 transactions")),
+            ("out of time",           proxy, busy.clone(), leaving(300, Some(213)),  Need::Nobody, Farewell::Go(Cause::DrainLimit { transactions: Some(3) })),
+            ("never withdrawn",       proxy, busy,         leaving(213, None),       Need::Nobody, Farewell::Go(Cause::DrainLimit { transactions: Some(3) })),
+            ("in the DNS",            balancer, node(), leaving(9, None),            Need::Nobody, Farewell::Withdrawing("waits to be taken out of the DNS")),
+            ("TTL running",           balancer, node(), leaving(20, Some(10)),       Need::Nobody, wait("waits 20 s for DNS answers to expire")),
+            ("a silent proxy",        balancer, node(), leaving(90, Some(80)),       Need::Unknown(proxy), wait("waits for the word of proxy-1")),
+            ("transactions",          balancer, node(), leaving(90, Some(80)),       Need::Transactions(4), wait("waits for 4 transactions")),
+            ("bindings",              balancer, node(), leaving(90, Some(80)),       Need::Bindings { until_ms: now_ms + 9_000 }, wait("waits up to 9 s for its phones to register elsewhere")),
+            ("streams",               balancer, NodeView { streams_open: 2, ..node() }, leaving(90, Some(80)), Need::Nobody, wait("waits for 2 streams")),
+            ("needed by nobody",      balancer, node(), leaving(90, Some(80)),       Need::Nobody, Farewell::Go(Cause::Empty)),
+            ("its time is up",        balancer, node(), leaving(3_601, Some(80)),    Need::Transactions(4), Farewell::Go(Cause::DrainLimit { transactions: Some(0) })),
         ];
-        for (name, instance, node, retiring, expected) in table {
-            let found = farewell(&observed(instance, node), &retiring, &timing, now_ms);
+        for (name, instance, node, retiring, need, expected) in table {
+            let found = farewell(&observed(instance, node), &retiring, need, &timing, now_ms);
             assert_eq!(found, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_balancer_is_needed_until_every_proxy_says_otherwise() {
+        let balancer = InstanceId::balancer(2);
+        let says = |transactions, bindings_until_ms| NodeView {
+            balancers_leaving: vec![LeavingBalancer {
+                instance: balancer,
+                transactions,
+                bindings_until_ms,
+            }],
+            ..node()
+        };
+        let now_ms = 5_000;
+        let free = says(0, Some(now_ms));
+        let table = [
+            ("nobody", vec![Some(free.clone()), Some(says(0, Some(0)))], Need::Nobody),
+            ("no proxies", vec![], Need::Nobody),
+            ("silent", vec![Some(free.clone()), None], Need::Unknown(InstanceId::proxy(2))),
+            ("not told yet", vec![Some(node())], Need::Unknown(InstanceId::proxy(1))),
+            ("not asked yet", vec![Some(says(0, None))], Need::Unknown(InstanceId::proxy(1))),
+            (
+                "both",
+                vec![Some(says(2, Some(9_000))), Some(says(1, Some(0)))],
+                Need::Transactions(3),
+            ),
+            (
+                "a binding",
+                vec![Some(free), Some(says(0, Some(9_000)))],
+                Need::Bindings { until_ms: 9_000 },
+            ),
+        ];
+        for (name, nodes, expected) in table {
+            let proxies = nodes.iter().zip(1..);
+            let proxies = proxies.map(|(node, slot)| (InstanceId::proxy(slot), node.as_ref()));
+            assert_eq!(need(balancer, proxies, now_ms), expected, "{name}");
         }
     }
 }

@@ -59,8 +59,6 @@ pub struct Timing {
     pub proxy_drain_limit: Duration,
     /// Of a balancer, from its removal from the DNS.
     pub balancer_drain_limit: Duration,
-    /// A balancer without SIP for so long, and without streams, is empty.
-    pub balancer_quiet: Duration,
     /// How long clients keep a DNS answer.
     pub dns_ttl: Duration,
     /// Rounds without an answer after which a running machine counts as failed, if most others
@@ -80,7 +78,6 @@ impl Default for Timing {
             repeats: Duration::from_secs(32),
             proxy_drain_limit: Duration::from_secs(212),
             balancer_drain_limit: Duration::from_secs(3_600),
-            balancer_quiet: Duration::from_secs(32),
             dns_ttl: Duration::from_secs(30),
             silent_rounds_max: 24,
             adoption_rounds: 3,
@@ -128,10 +125,20 @@ pub struct NodeView {
     /// Oldest generation that a live transaction is stamped with.
     pub oldest_stamp: Option<GenerationNumber>,
     pub streams_open: u64,
-    /// Zero: never.
-    pub last_sip_activity_ms: u64,
+    /// A proxy's word on the balancers that it knows to be on their way out.
+    pub balancers_leaving: Vec<LeavingBalancer>,
     /// The larger of its own report and of what the balancers gave to it.
     pub load: CallRate,
+}
+
+/// Who still needs a balancer that is on its way out, as far as one proxy knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeavingBalancer {
+    pub instance: InstanceId,
+    /// Transactions that name it.
+    pub transactions: u64,
+    /// Until when a binding may live whose Path names it; `None` while the proxy does not know.
+    pub bindings_until_ms: Option<u64>,
 }
 
 /// What a step tells the next one. All of it may be lost: it is rebuilt from the view, at the

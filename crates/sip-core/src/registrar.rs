@@ -29,6 +29,15 @@ pub struct RegistrarPolicy {
     pub contacts_max: usize,
 }
 
+impl RegistrarPolicy {
+    /// For what registers through a balancer on its way out: as short as may be, so that the phone
+    /// comes back soon, and elsewhere (RFC 3261 §10.3 lets a registrar shorten).
+    #[must_use]
+    pub const fn brief(self) -> Self {
+        Self { expires_default_s: self.expires_min_s, expires_max_s: self.expires_min_s, ..self }
+    }
+}
+
 impl Default for RegistrarPolicy {
     fn default() -> Self {
         Self {

@@ -81,6 +81,16 @@ impl<D: Clone> Layer<D> {
         self.clients.len()
     }
 
+    /// Where the live transactions send to: a server once for each of its paths, a client once.
+    ///
+    /// # Cost
+    ///
+    /// A walk over all of them.
+    pub fn destinations(&self) -> impl Iterator<Item = &D> {
+        let servers = self.servers.iter().flat_map(Server::destinations);
+        servers.chain(self.clients.iter().map(Client::destination))
+    }
+
     /// When to call [`Self::handle_timeout`] next: never late, sometimes early.
     ///
     /// # Cost

@@ -88,6 +88,11 @@ impl<T> Table<T> {
         if slot.generation == id.generation { slot.tenant.as_mut() } else { None }
     }
 
+    /// Every transaction.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.slots.iter().filter_map(|slot| slot.tenant.as_ref())
+    }
+
     /// Adds a transaction that `key` finds from now on. The newest owner of a key is found.
     pub(crate) fn insert(&mut self, key: Key, tenant: T) -> Result<Id, TableFull> {
         if self.len() >= self.max {

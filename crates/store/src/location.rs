@@ -40,6 +40,8 @@ impl UnixMillis {
     }
 }
 
+const BALANCER: &str = "balancer:";
+
 /// An address-of-record in canonical form: unescaped user, `@`, lower-case domain.
 ///
 /// Both parts are bytes: a user part may hold NUL, `@` or bytes that are no UTF-8.
@@ -65,6 +67,19 @@ impl Aor {
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let at = bytes.iter().rposition(|byte| *byte == b'@')?;
         Some(Self::new(bytes.get(..at)?, bytes.get(at + 1..)?))
+    }
+
+    /// Under which the registrars note until when a binding may live whose Path names this balancer
+    /// (the address that proxies know): nobody's address-of-record, since no domain has a colon.
+    #[must_use]
+    pub fn of_balancer(internal: SocketAddr) -> Self {
+        Self::new(b"", format!("{BALANCER}{internal}").as_bytes())
+    }
+
+    /// Whether it is such a note, and no user's.
+    #[must_use]
+    pub fn is_of_balancer(&self) -> bool {
+        self.user().is_empty() && self.domain().starts_with(BALANCER.as_bytes())
     }
 
     /// The unescaped user part; empty for an address that is a domain alone.
@@ -226,6 +241,16 @@ mod tests {
             assert_eq!(Aor::from_bytes(bytes), Some(aor));
         }
         assert_eq!(Aor::from_bytes(b"no-domain"), None);
+    }
+
+    #[test]
+    fn a_note_of_a_balancer_is_no_users_address() {
+        let note = Aor::of_balancer(SocketAddr::from(([10, 0, 10, 1], 5070)));
+        assert!(note.is_of_balancer());
+        assert_eq!(Aor::from_bytes(note.as_bytes()), Some(note));
+        for user in [Aor::new(b"", b"example.com"), Aor::new(b"balancer:", b"example.com")] {
+            assert!(!user.is_of_balancer(), "{user}");
+        }
     }
 
     #[test]

@@ -82,9 +82,9 @@ async fn the_balancer_tier_grows_and_shrinks_with_its_names() {
     assert_eq!(world.fleet().dns.len(), 1, "out of the names at once");
     assert_eq!(world.nodes.lock().len(), 3, "the machine serves on while answers may be kept");
     world.rounds(8, 10).await;
-    assert_eq!(world.nodes.lock().len(), 3, "and while it carries SIP");
+    assert_eq!(world.nodes.lock().len(), 3, "and while a transaction names it");
     world.rounds(12, 0).await;
-    assert_eq!(world.nodes.lock().len(), 2, "quiet and gone");
+    assert_eq!(world.nodes.lock().len(), 2, "empty and gone");
 }
 
 #[tokio::test]

@@ -65,7 +65,7 @@ impl Simulation {
                     server_transactions: u64::from(lingers),
                     oldest_stamp: None,
                     streams_open: 0,
-                    last_sip_activity_ms: self.now_ms,
+                    balancers_leaving: Vec::new(),
                     load: CallRate::ZERO,
                 }
             });

@@ -15,8 +15,8 @@ use lsm::{
 };
 use node_api::ClientError;
 use node_api::wire::{
-    CallsToMember, Control, Digest, Event, FleetStatus, Generation, Keys, Limits, Log,
-    NodeConfiguration, NodeStatus, Registration, Secret, SipAddresses, StoreConfiguration,
+    CallsToMember, Control, Digest, Event, FleetStatus, Generation, Keys, LeavingBalancer, Limits,
+    Log, NodeConfiguration, NodeStatus, Registration, Secret, SipAddresses, StoreConfiguration,
     StoreKind, Timers, WorkerStatus,
 };
 use provider::in_process::{InProcessCompute, InProcessDns};
@@ -55,7 +55,8 @@ pub(crate) struct FakeNode {
     calls: u64,
     calls_to: BTreeMap<InstanceId, u64>,
     pub(crate) takes_share: bool,
-    last_sip_ms: u64,
+    /// There are calls: every balancer carries some.
+    is_loaded: bool,
 }
 
 impl FakeNodes {
@@ -88,6 +89,7 @@ impl FakeNodes {
                 });
             }
         }
+        nodes.values_mut().for_each(|node| node.is_loaded = cps > 0);
         let tables: Vec<(InstanceId, Membership)> = nodes
             .iter()
             .filter(|(instance, _)| instance.tier == Tier::LoadBalancer)
@@ -105,9 +107,6 @@ impl FakeNodes {
                 let balancer = nodes.get_mut(balancer).expect("it has a table");
                 balancer.calls += share;
                 *balancer.calls_to.entry(owner).or_default() += share;
-                if cps > 0 {
-                    balancer.last_sip_ms = now_ms;
-                }
             }
         }
     }
@@ -178,6 +177,16 @@ impl NodeAccess for FakeNodes {
 }
 
 impl FakeNode {
+    /// A balancer that leaves is needed while there are calls.
+    fn balancers_leaving(&self) -> impl Iterator<Item = LeavingBalancer> {
+        let leaving = self.membership.iter().flat_map(|have| &have.leaving);
+        leaving.map(|&instance| LeavingBalancer {
+            instance,
+            transactions: u64::from(self.is_loaded),
+            bindings_until_ms: Some(0),
+        })
+    }
+
     fn status(&self, machine: &Machine, now_ms: u64) -> NodeStatus {
         let instance = machine.instance;
         let internal = machine.addresses.sip;
@@ -207,7 +216,7 @@ impl FakeNode {
             calls_to_members: self.calls_to.iter().map(calls_to).collect(),
             server_transactions: self.transactions,
             oldest_stamp: self.oldest_stamp,
-            last_sip_activity_ms: self.last_sip_ms,
+            balancers_leaving: self.balancers_leaving().filter(|_| is_proxy).collect(),
             ..NodeStatus::started(instance, incarnation, sip)
         }
     }

@@ -57,6 +57,9 @@ pub struct Balancer {
     pub incarnation: u32,
     pub internal: SocketAddr,
     pub advertised: SocketAddr,
+    /// On its way out: see [`fleet::Membership::leaving`].
+    #[serde(default)]
+    pub leaving: bool,
 }
 
 impl From<GenerationNumber> for Generation {
@@ -73,13 +76,17 @@ impl From<Generation> for GenerationNumber {
 
 impl From<&fleet::Membership> for Membership {
     fn from(membership: &fleet::Membership) -> Self {
+        let balancer = |one: &fleet::BalancerMember| Balancer {
+            leaving: membership.is_leaving(one.instance),
+            ..Balancer::from(one)
+        };
         Self {
             generation: membership.generation.into(),
             digest: membership.digest,
             rows: membership.rows,
             proxies: membership.proxies.iter().map(Member::from).collect(),
             retired: membership.retired.iter().map(Member::from).collect(),
-            balancers: membership.balancers.iter().map(Balancer::from).collect(),
+            balancers: membership.balancers.iter().map(balancer).collect(),
             earlier: membership.earlier.iter().map(EarlierSet::from).collect(),
         }
     }
@@ -88,6 +95,7 @@ impl From<&fleet::Membership> for Membership {
 impl From<&Membership> for fleet::Membership {
     /// Order and digest stay as they came, so that the digest still tells whether all is well.
     fn from(wire: &Membership) -> Self {
+        let leaving = wire.balancers.iter().filter(|one| one.leaving);
         Self {
             generation: wire.generation.into(),
             digest: wire.digest,
@@ -95,6 +103,7 @@ impl From<&Membership> for fleet::Membership {
             proxies: wire.proxies.iter().map(fleet::Member::from).collect(),
             retired: wire.retired.iter().map(fleet::Member::from).collect(),
             balancers: wire.balancers.iter().map(fleet::BalancerMember::from).collect(),
+            leaving: leaving.map(|one| one.instance).collect(),
             earlier: wire.earlier.iter().map(fleet::EarlierSet::from).collect(),
         }
     }
@@ -151,6 +160,7 @@ impl From<&fleet::BalancerMember> for Balancer {
             incarnation: member.incarnation.0,
             internal: member.internal,
             advertised: member.advertised,
+            leaving: false,
         }
     }
 }

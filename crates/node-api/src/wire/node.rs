@@ -81,6 +81,9 @@ pub struct NodeStatus {
     /// Members that a balancer does not hold to be alive.
     #[serde(default)]
     pub members_in_doubt: Vec<MemberInDoubt>,
+    /// What a proxy knows of each balancer that its membership says is on its way out.
+    #[serde(default)]
+    pub balancers_leaving: Vec<LeavingBalancer>,
 }
 
 impl NodeStatus {
@@ -119,6 +122,7 @@ impl NodeStatus {
             last_sip_activity_ms: 0,
             streams_open: 0,
             members_in_doubt: Vec::new(),
+            balancers_leaving: Vec::new(),
         }
     }
 }
@@ -130,6 +134,18 @@ pub struct WorkerStatus {
     pub address: SocketAddr,
     pub calls_total: u64,
     pub server_transactions: u64,
+}
+
+/// Who still needs a balancer that is on its way out, as far as one proxy knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeavingBalancer {
+    #[serde(with = "text")]
+    pub instance: InstanceId,
+    /// Transactions whose request came through it, or went out through it.
+    pub transactions: u64,
+    /// Until when a binding may live whose Path names it, UNIX milliseconds; `None` while the proxy
+    /// does not know.
+    pub bindings_until_ms: Option<u64>,
 }
 
 /// What a balancer gave to one worker since the balancer's start.

@@ -84,6 +84,7 @@ fn a_membership_keeps_its_digest_over_the_wire() {
             internal: address("127.0.10.1:5060"),
             advertised: address("192.0.2.1:5060"),
         }],
+        leaving: vec![InstanceId::balancer(1)],
         earlier: vec![fleet::EarlierSet {
             ended_with: GenerationNumber { fence: 1, counter: 7 },
             is_settled: true,

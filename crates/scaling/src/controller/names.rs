@@ -6,6 +6,7 @@ use fleet::{InstanceId, InstanceState, Observation, Tier};
 
 use super::Step;
 use crate::plan::{Action, ZoneEntry};
+use crate::retirement::{self, Need};
 use crate::view::{MachineState, Observed};
 
 impl Step<'_> {
@@ -47,6 +48,19 @@ impl Step<'_> {
                     && one.machine_state == MachineState::Running
                     && one.node.known().or(one.last.as_ref()).is_none()
             })
+    }
+
+    /// Who still needs a balancer. A proxy that boots has had no calls; one that is silent may have.
+    pub(super) fn need_of(&self, balancer: InstanceId) -> Need {
+        let proxies = self.of_tier(Tier::Proxy).filter(|one| {
+            let state = self.state(one.instance);
+            let is_gone =
+                matches!(state, None | Some(InstanceState::Terminated | InstanceState::Failed));
+            let is_unborn = one.last.is_none() && one.machine_state == MachineState::Booting;
+            !is_gone && !is_unborn
+        });
+        let said = proxies.map(|one| (one.instance, one.node.known()));
+        retirement::need(balancer, said, self.view.now_ms)
     }
 
     /// Whether the DNS leads nobody new to this balancer.

@@ -62,6 +62,9 @@ impl Step<'_> {
                 matches!(state, None | Some(InstanceState::Terminated | InstanceState::Failed));
             if instance.tier == Tier::LoadBalancer && !is_gone {
                 let (internal, advertised) = (node.internal, node.advertised);
+                if state == Some(InstanceState::Draining) {
+                    members.leaving.push(instance);
+                }
                 members.balancers.push(BalancerMember {
                     instance,
                     incarnation,
@@ -90,6 +93,7 @@ impl Step<'_> {
         members.proxies.sort_unstable();
         members.retired.sort_unstable();
         members.balancers.sort_unstable();
+        members.leaving.sort_unstable();
         members
     }
 

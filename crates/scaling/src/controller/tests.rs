@@ -2,13 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
 
 use fleet::{CallRate, GenerationNumber, Incarnation, Membership, Observation, Poll};
 
 use super::*;
 use crate::policy::{PAPER, ScalingPolicy};
-use crate::view::{MachineState, NodeView, Timing};
+use crate::view::{LeavingBalancer, MachineState, NodeView, Timing};
 
 mod handover;
 
@@ -36,6 +35,9 @@ struct Node {
     is_silent: bool,
     is_draining: bool,
     transactions: u64,
+    /// Transactions that name a balancer on its way out.
+    through_leaving: u64,
+    bindings_until_ms: u64,
     oldest_stamp: Option<GenerationNumber>,
     membership: Option<Membership>,
     last: Option<NodeView>,
@@ -59,7 +61,7 @@ impl World {
             proxies: tier(proxies_min, proxies_max),
             polls: Vec::new(),
             asked: BTreeSet::new(),
-            timing: Timing { balancer_quiet: Duration::from_secs(5), ..Timing::default() },
+            timing: Timing::default(),
             acts: Vec::new(),
         }
     }
@@ -217,11 +219,24 @@ impl Node {
             is_silent: false,
             is_draining: false,
             transactions: 0,
+            through_leaving: 0,
+            bindings_until_ms: 0,
             oldest_stamp: None,
             membership: None,
             last: None,
             misses: 0,
         }
+    }
+
+    /// What a proxy with this membership says: nobody needs them, or what the test has set.
+    fn balancers_leaving(&self) -> Vec<LeavingBalancer> {
+        let leaving = self.membership.iter().flat_map(|have| &have.leaving);
+        let needs = |&instance: &InstanceId| LeavingBalancer {
+            instance,
+            transactions: self.through_leaving,
+            bindings_until_ms: Some(self.bindings_until_ms),
+        };
+        leaving.map(needs).collect()
     }
 
     fn view(&self, instance: InstanceId) -> NodeView {
@@ -240,7 +255,7 @@ impl Node {
             server_transactions: self.transactions,
             oldest_stamp: self.oldest_stamp,
             streams_open: 0,
-            last_sip_activity_ms: 0,
+            balancers_leaving: self.balancers_leaving(),
             load: CallRate::ZERO,
         }
     }
@@ -427,7 +442,8 @@ fn a_new_manager_waits_for_the_unheard_before_it_publishes() {
     assert_eq!(world.owners(), [1, 2, 3]);
 }
 
-/// The balancer tier shrinks: out of the DNS, the TTL waited, drained, quiet, gone.
+/// The balancer tier shrinks: out of the DNS, the TTL waited, drained, empty, gone; every node knows
+/// from the first step that it is leaving.
 #[test]
 fn a_balancer_leaves_the_names_before_it_leaves_the_fleet() {
     let mut world = World::new(1, 1);
@@ -437,10 +453,40 @@ fn a_balancer_leaves_the_names_before_it_leaves_the_fleet() {
     world.acts.clear();
     (world.balancers.instances_min, world.balancers.instances_max) = (1, 1);
     world.rounds(7, 0);
-    assert_eq!(world.acts, ["names: 1"], "the TTL is 30 s");
+    assert_eq!(world.acts, ["publish 1.2 to 3: proxy-1", "names: 1"], "the TTL is 30 s");
     world.rounds(4, 0);
-    let expected = ["names: 1", "drain balancer-2", "terminate balancer-2: empty"];
-    assert_eq!(world.acts[..3], expected);
+    let expected = ["drain balancer-2", "terminate balancer-2: empty"];
+    assert_eq!(world.acts[2..4], expected);
+}
+
+/// Goal: a balancer waits until no transaction names it and no phone is registered through it any
+/// more, by the word of every proxy; an undrained one is in full service again.
+#[test]
+fn a_balancer_stays_while_a_proxy_needs_it() {
+    let mut world = World::new(2, 2);
+    (world.balancers.instances_min, world.balancers.instances_max) = (2, 2);
+    world.rounds(6, 0);
+    (world.balancers.instances_min, world.balancers.instances_max) = (1, 1);
+    let leaving = InstanceId::balancer(2);
+    let phones_until = world.now_ms + 150_000;
+    world.node(InstanceId::proxy(1)).through_leaving = 3;
+    world.node(InstanceId::proxy(2)).bindings_until_ms = phones_until;
+    let note_of = |plan: &Plan| plan.standings.get(&leaving).map(|it| it.note.clone());
+    world.rounds(12, 0);
+    assert_eq!(note_of(&world.round(0)).as_deref(), Some("waits for 3 transactions"));
+    world.node(InstanceId::proxy(1)).through_leaving = 0;
+    let note = note_of(&world.round(0)).expect("still there");
+    assert!(note.starts_with("waits up to ") && note.ends_with("register elsewhere"), "{note}");
+    world.node(InstanceId::proxy(1)).is_silent = true;
+    world.rounds(20, 0);
+    assert!(world.now_ms > phones_until);
+    assert_eq!(note_of(&world.round(0)).as_deref(), Some("waits for the word of proxy-1"));
+
+    (world.balancers.instances_min, world.balancers.instances_max) = (2, 2);
+    world.rounds(4, 0);
+    let held = world.held().expect("a generation");
+    assert!(held.leaving.is_empty() && held.balancer(leaving).is_some(), "{held:?}");
+    assert_eq!(world.dns.known().map(BTreeSet::len), Some(2), "taken back");
 }
 
 /// The manager forgets everything, once before each of the rounds of a rise and fall, and once every

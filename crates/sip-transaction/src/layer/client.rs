@@ -60,6 +60,10 @@ impl Machine {
 }
 
 impl<D> Client<D> {
+    pub(super) fn destination(&self) -> &D {
+        &self.to
+    }
+
     fn at<'a>(&self, now: Instant, timing: &'a Timing) -> At<'a> {
         At { now, timing, reliability: self.reliability }
     }

@@ -65,6 +65,10 @@ impl<D> Server<D> {
         At { now, timing, reliability: self.reliability }
     }
 
+    pub(super) fn destinations(&self) -> impl Iterator<Item = &D> {
+        self.paths().map(|path| &path.reply_to)
+    }
+
     fn paths(&self) -> impl Iterator<Item = &Path<D>> {
         std::iter::once(&self.first).chain(&self.joined)
     }

@@ -23,7 +23,8 @@ pub(crate) fn run(command: &cli::Registration) -> Result<Option<Exit>> {
             let (mut store, config) = open_existing_store(&data.data)?;
             let aor = aor.as_ref().map(|aor| in_served_domain(&config, aor));
             let now = now();
-            for registration in store.registrations(aor.as_ref(), now).map_err(explain)? {
+            let listed = store.registrations(aor.as_ref(), now).map_err(explain)?;
+            for registration in listed.into_iter().filter(|it| !it.aor.is_of_balancer()) {
                 print(&registration, now, *json);
             }
         }
