@@ -212,6 +212,9 @@ impl Worker {
 
     /// A completion of the store.
     pub(crate) fn handle_completion(&mut self, completion: Completion) {
+        if self.take_note(&completion) {
+            return;
+        }
         let id = ContextId::of_ticket(completion.ticket);
         let Some(context) = self.contexts.get_mut(id) else { return };
         if !context.is_waiting_for_store() {
@@ -402,12 +405,12 @@ impl Worker {
             Reach::Direct => None,
             Reach::Flow { balancer, flow } => {
                 let known = self.world.membership.as_deref();
-                let members = known.map(|it| it.balancers.as_slice()).unwrap_or_default();
                 // A balancer that is gone for good: another one reaches a client that is not
                 // bound to one address.
-                let member = members.iter().find(|it| it.instance == *balancer);
-                let member =
-                    member.or_else(|| members.first()).ok_or(Reject::NextHopUnreachable)?;
+                let member = known.and_then(|known| {
+                    known.balancer(*balancer).or_else(|| known.balancers.first())
+                });
+                let member = member.ok_or(Reject::NextHopUnreachable)?;
                 let mut path = Vec::with_capacity(96);
                 flow_token::write_path(&self.world.ring, flow, member.internal, &mut path);
                 Some(path)

@@ -25,12 +25,13 @@ use crate::worker::Worker;
 impl Worker {
     /// The targets are known: the request leaves for the first of them.
     pub(crate) fn fork(&mut self, id: ContextId, mut targets: TargetSet) {
-        for target in &mut targets.targets {
-            record_route::replace_gone_balancer(&self.world, target);
-        }
         let now = self.now;
         let timers = self.context_timers();
         let Some(context) = self.contexts.get(id) else { return };
+        let request = context.request.view();
+        for target in &mut targets.targets {
+            record_route::replace_gone_balancer(&self.world, request.call_id(), target);
+        }
         if self.is_loop(&context.request.view(), &targets) {
             return self.refuse(id, &Reject::LoopDetected);
         }

@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sip_message::Transport;
+use sip_message::{Framing, Index, Transport};
 use sip_net::stream::{ConnectionId, StreamTo, Streams};
 use sip_net::udp::{Sender, UdpSocket};
 use sip_transaction::{Event, Origin, Reliability, Sink};
 
+use crate::balancers::{Detours, Health};
 use crate::metrics::Counters;
 
 /// Where a message goes.
@@ -46,6 +47,9 @@ pub(crate) struct Wire {
     refused: Vec<Origin>,
     events: VecDeque<Event>,
     internal_mtu: usize,
+    /// Which balancers are not there, and who stands in for them.
+    pub(crate) detours: Arc<Detours>,
+    index: Index,
     counters: Arc<Counters>,
 }
 
@@ -64,6 +68,8 @@ impl Wire {
             refused: Vec::new(),
             events: VecDeque::new(),
             internal_mtu,
+            detours: Arc::default(),
+            index: Index::new(),
             counters,
         }
     }
@@ -97,13 +103,11 @@ impl Wire {
         self.counters.messages_sent.add(1);
         self.counters.bytes_sent.add(u64::try_from(bytes.len()).unwrap_or_default());
         match way {
-            Way::Tier(address) if bytes.len() <= self.internal_mtu => {
-                self.queue_datagram(*address, bytes, origin);
-            }
+            Way::Tier(address) => self.queue_within(*address, bytes, origin),
             Way::Peer { address, transport: Transport::Udp } => {
                 self.queue_datagram(*address, bytes, origin);
             }
-            Way::Tier(address) | Way::Peer { address, .. } => {
+            Way::Peer { address, .. } => {
                 self.queue_stream(StreamTo::Address(*address), bytes, origin);
             }
             Way::Stream { connection, address } => {
@@ -113,6 +117,45 @@ impl Wire {
                     self.queue_stream(StreamTo::Address(*address), bytes, origin);
                 }
             }
+        }
+    }
+
+    /// To a member, or around it (protocol rule 23). A response to a suspect's client goes both ways,
+    /// and the client passes over the second one. A request does not: another balancer would refuse
+    /// the flow of a client on a stream, which the suspect may still serve.
+    fn queue_within(&mut self, member: SocketAddr, bytes: &Bytes, origin: Option<Origin>) {
+        let health = self.detours.health(member);
+        if health == Health::Well || (health == Health::Suspect && !bytes.starts_with(b"SIP/")) {
+            return self.queue_hop(member, bytes, origin);
+        }
+        let stand_in = self.stand_in(member, bytes);
+        if health == Health::Suspect || stand_in.is_none() {
+            self.queue_hop(member, bytes, origin);
+        }
+        if let Some(stand_in) = stand_in {
+            self.counters.detoured.add(1);
+            self.queue_hop(stand_in, bytes, origin);
+        }
+    }
+
+    /// Sends what was refused at `balancer` through another one; `false` if there is none.
+    pub(crate) fn send_around(&mut self, balancer: SocketAddr, bytes: &Bytes) -> bool {
+        let Some(stand_in) = self.stand_in(balancer, bytes) else { return false };
+        self.counters.detoured.add(1);
+        self.queue_hop(stand_in, bytes, None);
+        true
+    }
+
+    fn stand_in(&mut self, balancer: SocketAddr, bytes: &Bytes) -> Option<SocketAddr> {
+        let message = sip_message::parse(bytes, &mut self.index, Framing::Datagram).ok()?;
+        self.detours.stand_in(balancer, message.call_id()).map(|one| one.internal)
+    }
+
+    fn queue_hop(&mut self, member: SocketAddr, bytes: &Bytes, origin: Option<Origin>) {
+        if bytes.len() <= self.internal_mtu {
+            self.queue_datagram(member, bytes, origin);
+        } else {
+            self.queue_stream(StreamTo::Address(member), bytes, origin);
         }
     }
 

@@ -20,10 +20,12 @@
 //!
 //! `service` (what starts) → `worker` (the loop) → `arrival` (who sent this) → `call` (the walk of
 //! a request) → `handover` → `orphan` → `registration` → `fork` (the copies) → `record_route` → `outcome` (responses) →
-//! `answer` (our own) → `leave` (how bytes leave) → `metrics`.
+//! `answer` (our own) → `leave` (how bytes leave) → `balancers` and `probe` (which balancers are there) →
+//! `leaving` (who still needs one) → `metrics`.
 
 mod answer;
 mod arrival;
+mod balancers;
 mod call;
 pub mod config;
 mod context;
@@ -31,9 +33,11 @@ mod control;
 mod fork;
 mod handover;
 mod leave;
+mod leaving;
 pub mod metrics;
 mod orphan;
 mod outcome;
+mod probe;
 mod record_route;
 mod registration;
 pub mod service;

@@ -98,6 +98,8 @@ counters! {
     counter responses_forwarded = "sipcloud_proxy_responses_forwarded_total" "";
     /// Requests that matched nothing and went on to the next owner of their call.
     counter handed_on = "sipcloud_proxy_requests_handed_on_total" "";
+    /// Messages that went through another balancer, because theirs did not answer.
+    counter detoured = "sipcloud_proxy_messages_detoured_total" "";
     /// Requests forwarded downstream, one per branch.
     counter requests_forwarded = "sipcloud_proxy_requests_forwarded_total" "";
     /// Messages dropped by reason.
@@ -136,6 +138,8 @@ counters! {
     gauge store_in_flight = "sipcloud_proxy_store_queries_in_flight" "";
     /// 1 while the store does not answer.
     gauge store_is_down = "sipcloud_proxy_store_down" "";
+    /// Balancers that do not answer.
+    gauge balancers_unwell = "sipcloud_proxy_balancers_unwell" "";
     /// Server transactions now.
     gauge server_transactions = "sipcloud_proxy_server_transactions" "";
     /// Client transactions now.

@@ -9,6 +9,7 @@ use sip_transaction::ClientVerdict;
 use crate::arrival::literal_sent_by;
 use crate::context::ContextId;
 use crate::leave::Way;
+use crate::record_route;
 use crate::worker::Worker;
 
 impl Worker {
@@ -59,7 +60,7 @@ impl Worker {
                 &mut out,
             );
         }
-        let first = Bytes::from(out);
+        let first = record_route::lead_around(&self.world, context, Bytes::from(out));
         let mut copies = vec![first.clone()];
         copies.extend(context.joined.iter().map(|twin| with_vias_of(&first, twin)));
         self.world.counters.responses_forwarded.add(1);

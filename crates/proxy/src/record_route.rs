@@ -3,13 +3,16 @@
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use sip_core::flow_token::{
-    DialogToken, Flow, Reach, Side, read_path, tag_hash, write_dialog_token, write_path,
+    DialogToken, Flow, Reach, Side, read_dialog_token, read_path, tag_hash, write_dialog_token,
+    write_path,
 };
 use sip_core::target::{Target, TargetIdentity, TargetReach, uri_of};
 use sip_core::{forwarding, registrar};
-use sip_message::{Message, NameAddr, Transport, Uri};
+use sip_message::{Edits, Framing, Index, Message, NameAddr, Transport, Uri};
 
+use crate::balancers::Health;
 use crate::context::Context;
 use crate::leave::Way;
 use crate::worker::World;
@@ -35,7 +38,7 @@ pub(crate) fn write(
     };
     let mut user = Vec::with_capacity(256);
     write_dialog_token(&world.ring, &token, &mut user);
-    let address = address_host(world, context);
+    let address = address_host(world, request, context);
     let caller_host = named_host(world, request).unwrap_or_else(|| address.clone());
     let caller_transport = context.arrival.transport;
     let mut routes = Vec::with_capacity(2);
@@ -57,10 +60,54 @@ fn named_host(world: &World, request: &Message<'_>) -> Option<Vec<u8>> {
 }
 
 /// The address of the balancer that brought the request: everybody who reaches the tier reaches it.
-fn address_host(world: &World, context: &Context) -> Vec<u8> {
-    let carrier = context.arrival.carrier.as_ref();
-    let address = carrier.map_or(world.address, |carrier| carrier.advertised);
-    address.to_string().into_bytes()
+/// Of another one if that one is on its way out: a dialog may last longer.
+fn address_host(world: &World, request: &Message<'_>, context: &Context) -> Vec<u8> {
+    let Some(carrier) = &context.arrival.carrier else {
+        return world.address.to_string().into_bytes();
+    };
+    let known = world.membership.as_deref();
+    let member = known.and_then(|known| known.balancer(carrier.balancer?));
+    let leaving = member.filter(|one| known.is_some_and(|it| it.is_leaving(one.instance)));
+    let other = leaving.and_then(|one| world.detours.stand_in(one.internal, request.call_id()));
+    other.map_or(carrier.advertised, |one| one.advertised).to_string().into_bytes()
+}
+
+/// A response to a client whose balancer is dead: where its Record-Route values of ours name that one
+/// they name the one that stands in for it (RFC 3261 §16.7 step 8), or the client's ACK and BYE would
+/// go nowhere.
+pub(crate) fn lead_around(world: &World, context: &Context, response: Bytes) -> Bytes {
+    let (Way::Tier(balancer), Some(carrier)) = (context.arrival.reply, &context.arrival.carrier)
+    else {
+        return response;
+    };
+    if world.detours.health(balancer) == Health::Well {
+        return response;
+    }
+    let mut index = Index::new();
+    let Ok(view) = sip_message::parse(&response, &mut index, Framing::Datagram) else {
+        return response;
+    };
+    let Some(other) = world.detours.stand_in(balancer, view.call_id()) else { return response };
+    let (old, new) = (format!("@{};", carrier.advertised), format!("@{};", other.advertised));
+    let mut edits = Edits::new();
+    for route in view.record_routes().filter_map(Result::ok) {
+        let user = route.uri().ok().and_then(|uri| uri.user());
+        if user.and_then(|user| read_dialog_token(&world.ring, user)).is_none() {
+            continue;
+        }
+        let text = route.value.text;
+        let found = text.windows(old.len()).position(|part| part == old.as_bytes());
+        let parts = found.and_then(|at| Some((text.get(..at)?, text.get(at + old.len()..)?)));
+        if let Some((before, after)) = parts {
+            edits.replace(route.value.span, &[before, new.as_bytes(), after].concat());
+        }
+    }
+    if edits.is_empty() {
+        return response;
+    }
+    let mut out = Vec::with_capacity(response.len() + 32);
+    edits.apply(view.bytes(), &mut out);
+    Bytes::from(out)
 }
 
 fn uri(user: &[u8], host: &[u8], transport: Transport) -> Vec<u8> {
@@ -124,14 +171,15 @@ fn read_first_route(world: &World, target: &Target) -> Option<(SocketAddr, Flow)
 
 /// Leads a target whose balancer has left the fleet through another one (rule 23 of
 /// docs/protocol.md). That reaches a UDP client that is not bound to one address of ours.
-pub(crate) fn replace_gone_balancer(world: &World, target: &mut Target) {
+pub(crate) fn replace_gone_balancer(world: &World, call_id: &[u8], target: &mut Target) {
     let Some(members) = world.membership.as_deref() else { return };
     let Some((address, flow)) = read_first_route(world, target) else { return };
     // A connection's number means another connection at another balancer.
     if flow.transport != Transport::Udp || members.balancer_at(address).is_some() {
         return;
     }
-    if let (Some(other), Some(route)) = (members.balancers.first(), target.routes.first_mut()) {
+    let other = world.detours.stand_in(address, call_id).or_else(|| members.balancers.first());
+    if let (Some(other), Some(route)) = (other, target.routes.first_mut()) {
         route.clear();
         write_path(&world.ring, &flow, other.internal, route);
     }

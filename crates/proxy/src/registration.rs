@@ -6,6 +6,7 @@ use store::{Aor, Binding, Query};
 
 use crate::answer::Answer;
 use crate::context::{ContextId, Stage};
+use crate::leave::Way;
 use crate::worker::Worker;
 
 impl Worker {
@@ -19,14 +20,24 @@ impl Worker {
             received: Some(context.arrival.client),
             now: self.today,
         };
-        let policy = &self.world.config.registrar;
-        match registrar::register(policy, &request.view(), registration) {
+        let reply = context.arrival.reply;
+        let known = self.world.membership.as_deref();
+        let is_leaving = context.arrival.carrier.as_ref().is_some_and(|carrier| {
+            known.zip(carrier.balancer).is_some_and(|(known, it)| known.is_leaving(it))
+        });
+        let policy = self.world.config.registrar;
+        let policy = if is_leaving { policy.brief() } else { policy };
+        match registrar::register(&policy, &request.view(), registration) {
             Ok(registered) if registered.upserts.is_empty() => {
                 self.finish(id, &Answer { status: StatusCode::OK, fields: registered.fields });
             }
             Ok(registered) => {
                 self.wait(id, Stage::Writing { fields: registered.fields });
                 let (upserts, now) = (registered.upserts, self.today);
+                let until = upserts.iter().map(|it| it.expires_at).max();
+                if let (Way::Tier(balancer), Some(until)) = (reply, until.filter(|it| now < *it)) {
+                    self.note_bindings(balancer, until);
+                }
                 self.submit(id, Query::Write { aor, upserts, now });
             }
             Err(reject) => self.refuse(id, &reject),

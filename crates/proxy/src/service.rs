@@ -20,7 +20,9 @@ use crate::config::Config;
 use crate::control::Control;
 use crate::handover::OldestStamp;
 use crate::leave::Wire;
+use crate::leaving;
 use crate::metrics::{self, Counters};
+use crate::probe;
 use crate::worker::{Parts, Worker};
 
 /// Opens a handle on the store for one worker; `Wake` ends that worker's wait.
@@ -54,9 +56,10 @@ impl Running {
         for worker in &self.node.workers {
             worker.waker.wake();
         }
+        self.node.control.wake_prober();
         for thread in self.threads {
             if thread.join().is_err() {
-                tracing::error!("a worker panicked");
+                tracing::error!("a thread of the proxy panicked");
             }
         }
     }
@@ -77,6 +80,8 @@ pub fn start(config: Config, open_store: StoreFactory) -> io::Result<Running> {
         workers.push(seen);
         threads.push(thread);
     }
+    let wakers = workers.iter().map(|worker| worker.waker.clone()).collect();
+    threads.push(probe::start(control.clone(), config.listen.ip(), wakers)?);
     let started_at_ms = clock::unix_millis();
     let node = Node { config, control, workers, started_at_ms };
     Ok(Running { node: Arc::new(node), threads })
@@ -94,8 +99,11 @@ fn start_worker(
     let in_context = |error: io::Error| io::Error::new(error.kind(), format!("{address}: {error}"));
     let poller = Poller::new()?;
     let waker = poller.waker();
-    let options =
-        UdpOptions { receive_buffer_bytes: config.receive_buffer_bytes, ..UdpOptions::default() };
+    let options = UdpOptions {
+        receive_buffer_bytes: config.receive_buffer_bytes,
+        report_errors: true,
+        ..UdpOptions::default()
+    };
     let udp = UdpSocket::bind(address, options).map_err(in_context)?;
     let address = udp.local_addr();
     // Connections leave from the worker's own address: balancers know members by it.
@@ -112,6 +120,7 @@ fn start_worker(
     let store = open_store(waker.to_fn())?;
     let counters = Arc::new(Counters::default());
     let oldest_stamp = Arc::new(OldestStamp::default());
+    let leaving = Arc::new(leaving::Shown::default());
     let ring = KeyRing::new(&config.keys).map_err(io::Error::other)?;
     let hash_key = ring.selection_key();
     let wire = Wire::new(udp, streams, config.internal_mtu, counters.clone());
@@ -124,6 +133,7 @@ fn start_worker(
         counters: counters.clone(),
         control: control.clone(),
         oldest_stamp: oldest_stamp.clone(),
+        leaving: leaving.clone(),
         hash_key,
     });
     let name = format!("worker-{number}");
@@ -132,7 +142,7 @@ fn start_worker(
             tracing::error!(worker = name, %error, "the event loop ended");
         }
     })?;
-    Ok((WorkerSeen { address, counters, oldest_stamp, waker }, thread))
+    Ok((WorkerSeen { address, counters, oldest_stamp, leaving, waker }, thread))
 }
 
 /// A worker, seen from outside.
@@ -140,6 +150,7 @@ struct WorkerSeen {
     address: SocketAddr,
     counters: Arc<Counters>,
     oldest_stamp: Arc<OldestStamp>,
+    leaving: Arc<leaving::Shown>,
     waker: Waker,
 }
 
@@ -168,6 +179,8 @@ impl NodeHandle for Node {
             server_transactions: worker.counters.server_transactions.get(),
         });
         let last = self.workers.iter().map(|it| it.counters.last_activity_ms.get()).max();
+        let speak =
+            |known: &Membership| leaving::sum(known, self.workers.iter().map(|it| &*it.leaving));
         let now_ms = clock::unix_millis();
         let usage = node_api::process::usage();
         NodeStatus {
@@ -200,6 +213,7 @@ impl NodeHandle for Node {
             store_failures_total: sum(|it| it.query_failures.get()),
             store_latency_us_total: sum(|it| it.store_latencies.sum_us()),
             last_sip_activity_ms: last.unwrap_or_default(),
+            balancers_leaving: membership.as_deref().map(speak).unwrap_or_default(),
             ..NodeStatus::started(self.config.instance, self.config.incarnation, sip)
         }
     }

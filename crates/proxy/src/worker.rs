@@ -20,16 +20,18 @@ use sip_net::clock;
 use sip_net::poll::{Events, Poller};
 use sip_net::resolve::Resolver;
 use sip_net::stream::StreamEvent;
-use sip_net::udp::Receiver;
+use sip_net::udp::{PeerErrors, Receiver};
 use sip_transaction::{ClientId, Event, Layer, Origin, ServerId};
 use store::{Store, UnixMillis};
 
-use crate::arrival::{self, Arrival, Source};
+use crate::arrival::{self, Arrival, Source, literal_sent_by};
+use crate::balancers::Detours;
 use crate::config::Config;
 use crate::context::{ContextId, Contexts};
 use crate::control::Control;
 use crate::handover::{OldestStamp, Stamps};
 use crate::leave::{Way, Wire};
+use crate::leaving::{self, Departures};
 use crate::metrics::Counters;
 use crate::orphan::Orphans;
 
@@ -51,6 +53,7 @@ pub(crate) struct World {
     pub(crate) ring: KeyRing,
     pub(crate) names: LocalNames,
     pub(crate) membership: Option<Arc<Membership>>,
+    pub(crate) detours: Arc<Detours>,
     pub(crate) counters: Arc<Counters>,
 }
 
@@ -89,6 +92,7 @@ pub(crate) struct Worker {
     pub(crate) servers: HashMap<ServerId, ContextId>,
     pub(crate) stamps: Stamps,
     pub(crate) orphans: Orphans,
+    pub(crate) departures: Departures,
     /// Live INVITEs by what a client that fails over repeats (rule 10 of docs/protocol.md).
     pub(crate) twins: HashMap<Box<[u8]>, ContextId>,
     pub(crate) store: Box<dyn Store>,
@@ -118,6 +122,7 @@ pub(crate) struct Parts {
     pub(crate) counters: Arc<Counters>,
     pub(crate) control: Arc<Control>,
     pub(crate) oldest_stamp: Arc<OldestStamp>,
+    pub(crate) leaving: Arc<leaving::Shown>,
     /// Secret of the transaction tables.
     pub(crate) hash_key: [u8; 16],
 }
@@ -133,6 +138,7 @@ impl Worker {
             counters,
             control,
             oldest_stamp,
+            leaving,
             hash_key,
         } = parts;
         let address = wire.udp.local_addr();
@@ -144,6 +150,7 @@ impl Worker {
             ring,
             names: LocalNames::default(),
             membership: None,
+            detours: Arc::default(),
             counters,
         };
         world.set_membership(None);
@@ -156,6 +163,7 @@ impl Worker {
             servers: HashMap::new(),
             stamps: Stamps::new(oldest_stamp),
             orphans: Orphans::default(),
+            departures: Departures::new(leaving),
             twins: HashMap::new(),
             store,
             resolver,
@@ -181,12 +189,17 @@ impl Worker {
         poller.add(&self.wire.udp, UDP_TOKEN)?;
         let mut receiver = Receiver::new(BATCH, DATAGRAM_BYTES_MAX);
         let mut ready = Events::default();
+        let mut errors = PeerErrors::default();
         let mut index = Index::new();
         while !self.control.is_stopping() {
             poller.wait(Some(self.patience()), &mut ready)?;
             self.now = clock::now();
             self.today = UnixMillis(clock::unix_millis());
             self.take_control();
+            if ready.failing().any(|token| token == UDP_TOKEN) {
+                self.wire.udp.take_errors(&mut errors);
+                self.take_peer_errors(&errors);
+            }
             self.take_timers();
             self.take_completions();
             self.take_streams(&mut index);
@@ -205,6 +218,7 @@ impl Worker {
             self.leave();
             self.world.counters.kernel_drops.set(receiver.kernel_drops());
             self.stamps.show();
+            self.look_after_departures();
             self.show_gauges();
         }
         self.store.close();
@@ -224,6 +238,21 @@ impl Worker {
         if version != self.control_version {
             self.control_version = version;
             self.world.set_membership(self.control.membership());
+            let known = self.world.membership.as_deref();
+            self.world.detours = Arc::new(Detours::new(known, self.control.unwell()));
+            self.wire.detours = self.world.detours.clone();
+            self.departures.look_again();
+        }
+    }
+
+    /// Datagrams that did not arrive: at a balancer it means that nobody is there any more.
+    fn take_peer_errors(&self, errors: &PeerErrors) {
+        let Some(known) = self.world.membership.as_deref() else { return };
+        let is_balancer = |at: SocketAddr| known.balancers.iter().any(|one| one.internal == at);
+        for error in errors.iter().filter(|it| it.kind == io::ErrorKind::ConnectionRefused) {
+            if is_balancer(error.to) {
+                self.control.note_refusal(error.to);
+            }
         }
     }
 
@@ -266,7 +295,9 @@ impl Worker {
                     let source = Source { address: remote, stream: Some(id) };
                     self.take_message(&bytes, source, Framing::Datagram, index);
                 }
-                StreamEvent::Failed { undelivered, .. } => self.fail_stream(&undelivered, index),
+                StreamEvent::Failed { to, undelivered, .. } => {
+                    self.fail_stream(to, &undelivered, index);
+                }
                 StreamEvent::Opened { .. } | StreamEvent::Closed { .. } => {}
             }
         }
@@ -353,16 +384,25 @@ impl Worker {
         self.wire.flush();
     }
 
-    /// A stream did not deliver a message: a request of ours has failed. A response that could not
-    /// be delivered is repeated by its transaction, if anybody asks again.
-    fn fail_stream(&mut self, undelivered: &Bytes, index: &mut Index) {
-        self.world.counters.drop_send.add(1);
+    /// A stream did not deliver a message: what a balancer does not take goes through another one,
+    /// once; any other request of ours has failed. A response that could not be delivered is repeated
+    /// by its transaction, if anybody asks again.
+    fn fail_stream(&mut self, to: SocketAddr, undelivered: &Bytes, index: &mut Index) {
         let Ok(message) = sip_message::parse(undelivered, index, Framing::Stream) else { return };
-        if !message.is_request() {
+        let client = if message.is_request() {
+            self.layer.client_find(self.layer.client_key(&message))
+        } else {
+            None
+        };
+        let wanted = match client {
+            Some(id) => self.layer.client_destination(id) == Some(&Way::Tier(to)),
+            None => message.top_via().ok().and_then(|via| literal_sent_by(&via)) == Some(to),
+        };
+        if wanted && self.wire.send_around(to, undelivered) {
             return;
         }
-        let key = self.layer.client_key(&message);
-        if let Some(id) = self.layer.client_find(key) {
+        self.world.counters.drop_send.add(1);
+        if let Some(id) = client {
             self.layer.client_transport_error(id, &mut self.wire);
             self.take_events();
         }
@@ -419,6 +459,7 @@ impl Worker {
         counters.server_transactions.set(count(self.layer.server_transactions()));
         counters.client_transactions.set(count(self.layer.client_transactions()));
         counters.contexts.set(count(self.contexts.len()));
+        counters.balancers_unwell.set(count(self.world.detours.unwell()));
         let store = self.store.counters();
         counters.store_latencies.set(&store.latencies);
         counters.store_in_flight.set(store.in_flight);

@@ -51,6 +51,11 @@ impl Phone {
                 .unwrap_or_else(|error| panic!("no {wanted} came: {error}; before it: {seen}"));
             let message = String::from_utf8_lossy(&buffer[..length]).into_owned();
             let first = message.lines().next().unwrap_or_default().to_owned();
+            if message.contains("branch=z9hG4bKprobe") {
+                // What a balancer answers by itself.
+                self.answer_to(from, &message, "200 OK");
+                continue;
+            }
             self.peer = Some(from);
             if first.starts_with(wanted) || first.starts_with(&format!("SIP/2.0 {wanted}")) {
                 return message;
@@ -65,6 +70,10 @@ impl Phone {
     }
 
     pub(crate) fn answer(&self, request: &str, status: &str) {
+        self.answer_to(self.peer.expect("somebody asked"), request, status);
+    }
+
+    pub(crate) fn answer_to(&self, peer: SocketAddr, request: &str, status: &str) {
         let mut text = format!("SIP/2.0 {status}\r\n");
         for line in request.lines().skip(1).take_while(|line| !line.is_empty()) {
             let name = line.split(':').next().unwrap_or_default().to_ascii_lowercase();
@@ -82,7 +91,7 @@ impl Phone {
             }
         }
         let _ = write!(text, "Contact: <sip:bob@{}>\r\nContent-Length: 0\r\n\r\n", self.address());
-        self.send(self.peer.expect("somebody asked"), &text);
+        self.send(peer, &text);
     }
 
     pub(crate) fn invite(&self, cseq: u32, credentials: Option<&str>) -> String {

@@ -94,32 +94,6 @@ fn a_killed_proxy_is_replaced_and_its_calls_go_on() {
     }
 }
 
-/// A balancer that is killed comes back at its address: who registered through it over UDP is called
-/// as before.
-#[test]
-fn a_killed_balancer_is_replaced_at_its_address() {
-    let data = Data::claim(159).with_users(&["alice", "bob"]);
-    let cloud = data.up("--balancers 2..2", "");
-    let mut alice = Phone::udp("alice", data.address(32, 1, 0));
-    let mut bob = Phone::udp("bob", data.address(32, 2, 0));
-    assert_eq!(bob.register(cloud.balancer(2), 600).status(), Some(200));
-    let before = cloud.fleet();
-    let killed = instances(&before, Tier::LoadBalancer)[1].pid.expect("a process");
-    kill("KILL", killed);
-    let after = cloud.wait("a replacement", PATIENCE, |fleet| {
-        let now = instances(fleet, Tier::LoadBalancer);
-        now.iter().all(|it| it.pid != Some(killed))
-            && tier(fleet, Tier::LoadBalancer).in_service == 2
-    });
-    assert_eq!(after.instances.len(), before.instances.len());
-    for slot in [1, 2] {
-        let call = alice.dial(cloud.balancer(slot), "bob");
-        let ringing = bob.ring();
-        let (mut ours, _) = connect(&mut alice, &mut bob, &call, &ringing, cloud.balancer(2));
-        alice.hang_up(&mut ours, cloud.balancer(1), &mut bob);
-    }
-}
-
 /// Whatever kills `up` itself: the next one in the same directory adopts the nodes, whose calls never
 /// stopped; with another configuration it clears them away and makes its own.
 #[test]

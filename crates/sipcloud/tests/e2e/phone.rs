@@ -15,6 +15,9 @@ use crate::sip::{Message, credentials};
 /// How long one look at the wire takes.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// Between two repetitions of a final response.
+const REPEAT: Duration = Duration::from_millis(500);
+
 enum Wire {
     Datagrams(UdpSocket),
     Stream(TcpStream, Vec<u8>),
@@ -254,11 +257,9 @@ impl Phone {
 
     /// Answers, and waits for the ACK.
     pub(crate) fn pick_up(&mut self, call: &Incoming) -> Dialog {
-        self.respond(call, "200 OK");
-        let id = call.invite.call_id();
-        self.wait("ACK", |it| it.is_request("ACK") && it.call_id() == id);
+        self.conclude(call, "200 OK");
         Dialog {
-            call_id: id,
+            call_id: call.invite.call_id(),
             local: call.to.clone(),
             remote: call.invite.value("From"),
             target: call.invite.contact(),
@@ -269,9 +270,24 @@ impl Phone {
 
     /// Refuses, and waits for the ACK.
     pub(crate) fn refuse(&mut self, call: &Incoming, status: &str) {
-        self.respond(call, status);
+        self.conclude(call, status);
+    }
+
+    /// A final response is repeated until its ACK comes (RFC 3261 §13.3.1.4, §17.2.1).
+    fn conclude(&mut self, call: &Incoming, status: &str) {
         let id = call.invite.call_id();
-        self.wait("ACK", |it| it.is_request("ACK") && it.call_id() == id);
+        let deadline = clock::now() + PATIENCE;
+        while clock::now() < deadline {
+            self.respond(call, status);
+            let again = clock::now() + REPEAT;
+            while clock::now() < again {
+                self.listen();
+                if self.take(|it| it.is_request("ACK") && it.call_id() == id).is_some() {
+                    return;
+                }
+            }
+        }
+        panic!("{}: nobody acknowledges {status}", self.user);
     }
 
     /// Waits for the CANCEL of a call, and ends it.
@@ -480,7 +496,20 @@ impl Outgoing {
     }
 }
 
+impl Outgoing {
+    /// From now on this phone reaches the service here: it fails over (RFC 3263 §4.3).
+    pub(crate) fn through(mut self, balancer: SocketAddr) -> Self {
+        self.at = balancer;
+        self
+    }
+}
+
 impl Dialog {
+    /// Whether the next request goes to this balancer by the recorded route.
+    pub(crate) fn leads_to(&self, balancer: SocketAddr) -> bool {
+        self.routes.first().is_some_and(|route| route.contains(&format!("@{balancer};")))
+    }
+
     fn compose(&self, method: &str, via: &str, fields: &str) -> String {
         let Self { call_id: id, local: from, remote: to, target: uri, routes, cseq } = self;
         let mut all = String::new();

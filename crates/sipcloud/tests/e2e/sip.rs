@@ -55,6 +55,11 @@ impl Message {
         uri_of(&self.value("Contact")).to_owned()
     }
 
+    /// For how many seconds the Contact is bound.
+    pub(crate) fn contact_expires(&self) -> Option<u32> {
+        self.value("Contact").split_once(";expires=")?.1.split(';').next()?.parse().ok()
+    }
+
     /// Record-Route values in the order of the message.
     pub(crate) fn record_routes(&self) -> Vec<String> {
         let lines = self.values("Record-Route");
