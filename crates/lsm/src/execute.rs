@@ -31,8 +31,8 @@ pub(crate) struct Outcome {
     pub(crate) instance: Option<InstanceId>,
     pub(crate) text: String,
     pub(crate) is_done: bool,
-    /// The machine is gone.
-    pub(crate) is_gone: bool,
+    /// This machine is gone.
+    pub(crate) gone: Option<String>,
 }
 
 /// Everything that acts are done with.
@@ -214,8 +214,11 @@ impl Act {
             Ok(()) => done_text,
             Err(why) => format!("failed to {failed_text}: {why}"),
         };
-        let is_gone = is_done && matches!(self, Self::Terminate { .. });
-        Outcome { tier, instance, text, is_done, is_gone }
+        let gone = match self {
+            Self::Terminate { machine, .. } => Some(machine.clone()).filter(|_| is_done),
+            _ => None,
+        };
+        Outcome { tier, instance, text, is_done, gone }
     }
 }
 

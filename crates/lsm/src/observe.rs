@@ -5,33 +5,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleet::{
-    CallRate, GenerationNumber, Incarnation, InstanceId, InstanceState, Membership, Observation,
-    Poll, Tier,
+    CallRate, GenerationNumber, Incarnation, InstanceId, Membership, Observation, Poll, Tier,
 };
 use node_api::wire::NodeStatus;
-use provider::{ComputeProvider, DnsProvider, Machine, MachineId, MachineState, ProviderError};
-use scaling::{NodeView, Observed};
+use provider::{Addresses, ComputeProvider, DnsProvider, Machine, MachineState, ProviderError};
+use scaling::{Listed, Load, NodeView, Observed, Report, Roster, RoundKind, Stray, Timing};
 use tokio::task::JoinSet;
 
 use crate::nodes::NodeAccess;
 use crate::rates::{Rates, Sample};
 
-/// Whether a round counts as a poll of the load, or only looks at a fleet in motion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RoundKind {
-    Poll,
-    Settle,
-}
+/// A machine, and where its node is reached.
+pub(crate) type Place = Listed<Addresses>;
 
 /// What is remembered of each instance between rounds; losing it costs one poll.
 #[derive(Default)]
 pub(crate) struct Observer {
+    roster: Roster<Addresses>,
     histories: BTreeMap<InstanceId, History>,
 }
 
 struct History {
     /// With its birth: a provider may give the name again to the machine that replaces one.
-    machine: (MachineId, u64),
+    machine: (String, u64),
     last: Option<NodeStatus>,
     misses: u32,
     sample: Option<Sample>,
@@ -40,17 +36,10 @@ struct History {
     load: Load,
 }
 
-/// How many calls an instance takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Load {
-    /// The least that it can be.
-    pub(crate) at_least: CallRate,
-    pub(crate) is_known: bool,
-}
-
 /// The world at one moment.
 pub(crate) struct Snapshot {
-    pub(crate) machines: Vec<Machine>,
+    pub(crate) machines: Vec<Place>,
+    pub(crate) strays: Vec<Stray>,
     pub(crate) observed: Vec<Observed>,
     pub(crate) nodes: BTreeMap<InstanceId, Seen>,
     pub(crate) dns: Observation<BTreeSet<InstanceId>>,
@@ -72,7 +61,7 @@ pub(crate) struct Sources<'a> {
     pub(crate) dns: &'a dyn DnsProvider,
     pub(crate) nodes: &'a Arc<dyn NodeAccess>,
     pub(crate) poll_timeout: Duration,
-    pub(crate) poll_interval: Duration,
+    pub(crate) timing: &'a Timing,
     /// The generation that this manager made last; none that is older is read back.
     pub(crate) known: Option<GenerationNumber>,
 }
@@ -92,23 +81,30 @@ impl Observer {
         let too_late = |_| ProviderError::Unavailable { why: "no list in time".to_owned() };
         let mut machines = listing.await.map_err(too_late)??;
         machines.retain(|machine| machine.instance.tier != Tier::Store);
-        machines.sort_by_key(|machine| machine.instance);
+        self.roster.take(kind, machines.into_iter().map(place).collect(), sources.timing);
+        let machines: Vec<Place> = self.roster.machines().cloned().collect();
         let answers = ask_all(&machines, sources).await;
         let dns = names(sources).await;
         let held = read_back(&machines, &answers, sources).await;
-        self.take(kind, &machines, answers, sources.poll_interval);
+        answers.keys().for_each(|&instance| self.roster.heard(instance));
+        self.take(kind, &machines, answers, sources.timing.poll_interval);
         Ok(Snapshot { held, ..self.snapshot(machines, dns) })
+    }
+
+    /// That machine is gone: nothing waits for it to be listed again.
+    pub(crate) fn forget(&mut self, instance: InstanceId, machine: &str) {
+        self.roster.forget(instance, machine);
     }
 
     /// Files the answers, and on a poll makes rates of them.
     fn take(
         &mut self,
         kind: RoundKind,
-        machines: &[Machine],
+        machines: &[Place],
         mut answers: BTreeMap<InstanceId, NodeStatus>,
         poll_interval: Duration,
     ) {
-        let born = |one: &Machine| (one.id.clone(), one.created_at_ms);
+        let born = |one: &Place| (one.machine.clone(), one.created_at_ms);
         let listed: BTreeMap<_, _> = machines.iter().map(|one| (one.instance, born(one))).collect();
         self.histories.retain(|instance, history| listed.get(instance) == Some(&history.machine));
         // A node so young that its whole life is about one poll.
@@ -142,34 +138,23 @@ impl Observer {
         }
     }
 
-    /// A proxy's load is the larger of its own report and of what the balancers gave to it: an
-    /// overloaded proxy misses polls and counts only what it accepts.
     fn take_loads(&mut self) {
-        let balancers =
-            || self.histories.iter().filter(|(instance, _)| instance.tier == Tier::LoadBalancer);
-        // A balancer that is silent may have given calls to anybody.
-        let all_told = balancers().all(|(_, balancer)| balancer.rates.is_some());
-        let has_balancers = balancers().next().is_some();
-        let mut given: BTreeMap<InstanceId, CallRate> = BTreeMap::new();
-        for rates in balancers().filter_map(|(_, balancer)| balancer.rates.as_ref()) {
-            for (&proxy, &rate) in &rates.calls_to {
-                *given.entry(proxy).or_default() += rate;
-            }
-        }
+        let reports = self.histories.iter().map(|(&instance, history)| {
+            let rates = history.rates.as_ref();
+            let report =
+                rates.map(|rates| Report { calls: rates.calls, calls_to: &rates.calls_to });
+            (instance, report)
+        });
+        let loads = scaling::loads(&reports.collect());
         for (instance, history) in &mut self.histories {
-            let own = history.rates.as_ref().map(|rates| rates.calls);
-            let given = given.get(instance).copied().unwrap_or_default();
-            let is_told = instance.tier == Tier::Proxy && has_balancers && all_told;
-            history.load = Load {
-                at_least: own.unwrap_or_default().max(given),
-                is_known: own.is_some() || is_told,
-            };
+            history.load = loads.get(instance).copied().unwrap_or_default();
         }
     }
 
-    fn snapshot(&self, machines: Vec<Machine>, dns: Observation<BTreeSet<InstanceId>>) -> Snapshot {
-        let mut snapshot =
-            Snapshot { machines, observed: Vec::new(), nodes: BTreeMap::new(), dns, held: None };
+    fn snapshot(&self, machines: Vec<Place>, dns: Observation<BTreeSet<InstanceId>>) -> Snapshot {
+        let strays = self.roster.strays().to_vec();
+        let (observed, nodes) = (Vec::new(), BTreeMap::new());
+        let mut snapshot = Snapshot { machines, strays, observed, nodes, dns, held: None };
         for machine in &snapshot.machines {
             let Some(history) = self.histories.get(&machine.instance) else {
                 continue;
@@ -178,12 +163,8 @@ impl Observer {
             let answers = history.misses == 0;
             snapshot.observed.push(Observed {
                 instance: machine.instance,
-                machine: machine.id.to_string(),
-                machine_state: match machine.state {
-                    MachineState::Booting => scaling::MachineState::Booting,
-                    MachineState::Running => scaling::MachineState::Running,
-                    MachineState::Dead => scaling::MachineState::Dead,
-                },
+                machine: machine.machine.clone(),
+                machine_state: machine.state,
                 created_at_ms: machine.created_at_ms,
                 node: match last.clone().filter(|_| answers) {
                     Some(view) => Observation::Known(view),
@@ -200,26 +181,14 @@ impl Observer {
 }
 
 impl Snapshot {
-    /// The tier's poll. Silent are those in service of which nothing is known; before the first
-    /// plan, that is anybody who might be.
+    /// The tier's poll.
     pub(crate) fn poll(
         &self,
         tier: Tier,
         standings: Option<&BTreeMap<InstanceId, scaling::Standing>>,
     ) -> Poll {
-        let mut poll = Poll::default();
-        for one in self.observed.iter().filter(|one| one.instance.tier == tier) {
-            let load = self.nodes.get(&one.instance).map(|seen| seen.load).unwrap_or_default();
-            poll.reported += load.at_least;
-            let is_in_service = standings.is_none_or(|standings| {
-                standings
-                    .get(&one.instance)
-                    .is_some_and(|standing| standing.state == InstanceState::InService)
-            });
-            let may_carry = one.machine_state != scaling::MachineState::Dead;
-            poll.silent += u32::from(!load.is_known && is_in_service && may_carry);
-        }
-        poll
+        let loads = self.nodes.iter().map(|(&instance, seen)| (instance, seen.load)).collect();
+        scaling::poll(tier, &self.observed, &loads, standings)
     }
 
     /// Mean CPU of the tier's instances that answered, percent of one core.
@@ -235,10 +204,10 @@ impl Snapshot {
     }
 }
 
-async fn ask_all(machines: &[Machine], sources: &Sources<'_>) -> BTreeMap<InstanceId, NodeStatus> {
+async fn ask_all(machines: &[Place], sources: &Sources<'_>) -> BTreeMap<InstanceId, NodeStatus> {
     let mut asked = JoinSet::new();
     for machine in machines {
-        let (instance, control) = (machine.instance, machine.addresses.control);
+        let (instance, control) = (machine.instance, machine.with.control);
         let (nodes, timeout) = (Arc::clone(sources.nodes), sources.poll_timeout);
         asked.spawn(async move {
             let answer = tokio::time::timeout(timeout, nodes.status(control)).await;
@@ -265,7 +234,7 @@ async fn ask_all(machines: &[Machine], sources: &Sources<'_>) -> BTreeMap<Instan
 
 /// The newest generation that any node works with, from one of those that have it.
 async fn read_back(
-    machines: &[Machine],
+    machines: &[Place],
     answers: &BTreeMap<InstanceId, NodeStatus>,
     sources: &Sources<'_>,
 ) -> Option<Membership> {
@@ -276,15 +245,25 @@ async fn read_back(
     if sources.known.is_some_and(|known| known >= newest) {
         return None;
     }
-    let has_it = |machine: &&Machine| generation_of(&machine.instance) == Some(newest);
+    let has_it = |machine: &&Place| generation_of(&machine.instance) == Some(newest);
     for machine in machines.iter().filter(has_it) {
-        let asked = sources.nodes.membership(machine.addresses.control);
+        let asked = sources.nodes.membership(machine.with.control);
         match tokio::time::timeout(sources.poll_timeout, asked).await {
             Ok(Ok(Some(held))) if held.validate().is_ok() => return Some(held),
             _ => tracing::warn!(instance = %machine.instance, "its generation cannot be read back"),
         }
     }
     None
+}
+
+fn place(machine: Machine) -> Place {
+    let state = match machine.state {
+        MachineState::Booting => scaling::MachineState::Booting,
+        MachineState::Running => scaling::MachineState::Running,
+        MachineState::Dead => scaling::MachineState::Dead,
+    };
+    let Machine { id, instance, addresses, created_at_ms, .. } = machine;
+    Listed { instance, machine: id.to_string(), state, created_at_ms, with: addresses }
 }
 
 async fn names(sources: &Sources<'_>) -> Observation<BTreeSet<InstanceId>> {

@@ -9,14 +9,14 @@ use fleet::{InstanceId, InstanceState, Poll, Tier};
 use node_api::ManagerHandle;
 use node_api::wire::{Event, EventKind, ManagerStatus};
 use provider::{ComputeProvider, DnsProvider, Zone};
-use scaling::{Action, Memory, Plan, Reason, Standing, TierInput, View, step};
+use scaling::{Action, Memory, Plan, Reason, RoundKind, Standing, TierInput, View, step};
 
 use crate::clock::Clock;
 use crate::config::{LsmConfiguration, NodeTemplate, Settings};
 use crate::execute::{Backoff, Outcome, Tools, execute};
 use crate::journal::Journal;
 use crate::nodes::NodeAccess;
-use crate::observe::{Observer, RoundKind, Snapshot, Sources};
+use crate::observe::{Observer, Snapshot, Sources};
 use crate::report;
 use crate::service::Shared;
 use crate::store_tier::{self, StoreWatch};
@@ -176,7 +176,7 @@ impl Manager {
             dns: self.seams.dns.as_ref(),
             nodes: &self.seams.nodes,
             poll_timeout: self.settings.poll_timeout,
-            poll_interval: self.settings.timing.poll_interval,
+            timing: &self.settings.timing,
             known: self.memory.membership.as_ref().map(|made| made.generation),
         };
         match self.observer.observe(kind, &sources).await {
@@ -218,6 +218,7 @@ impl Manager {
             proxies: input(Tier::Proxy, &self.settings.proxies),
             timing: &self.settings.timing,
             observed: &snapshot.observed,
+            strays: &snapshot.strays,
             dns: &snapshot.dns,
             held: snapshot.held.as_ref(),
             asked_to_drain: asked,
@@ -233,8 +234,10 @@ impl Manager {
         for (&tier, tier_plan) in &plan.tiers {
             let decision = &tier_plan.decision;
             let changes = decision.instances != tier_plan.planned;
-            let is_held =
-                matches!(decision.reason, Reason::AtMaximum { .. } | Reason::LaunchLimit { .. });
+            let is_held = matches!(
+                decision.reason,
+                Reason::AtMaximum { .. } | Reason::LaunchLimit { .. } | Reason::Unheard { .. }
+            );
             let told = self.told.get(&tier).is_some_and(|(instances, reason)| {
                 *instances == decision.instances
                     && std::mem::discriminant(reason) == std::mem::discriminant(&decision.reason)
@@ -281,7 +284,7 @@ impl Manager {
         let controls: BTreeMap<InstanceId, SocketAddr> = snapshot
             .machines
             .iter()
-            .map(|machine| (machine.instance, machine.addresses.control))
+            .map(|machine| (machine.instance, machine.with.control))
             .collect();
         let tools = Tools {
             compute: Arc::clone(&self.seams.compute),
@@ -296,8 +299,12 @@ impl Manager {
         let at_ms = self.seams.clock.unix_ms();
         for outcome in &outcomes {
             self.tell(report::outcome_event(at_ms, outcome));
-            if let Some(instance) = outcome.instance.filter(|_| outcome.is_gone) {
-                self.shared.forget_drain(instance);
+            if let (Some(instance), Some(machine)) = (outcome.instance, &outcome.gone) {
+                self.observer.forget(instance, machine);
+                let is_stray = snapshot.strays.iter().any(|stray| stray.machine == *machine);
+                if !is_stray {
+                    self.shared.forget_drain(instance);
+                }
             }
         }
         outcomes

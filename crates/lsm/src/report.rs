@@ -7,12 +7,12 @@ use fleet::{CallRate, InstanceState, Tier};
 use node_api::wire::{
     DnsRecord, Event, EventKind, FleetStatus, Generation, InstanceStatus, ManagerStatus, TierStatus,
 };
-use provider::{Machine, Zone};
+use provider::Zone;
 use scaling::{Plan, ScalingPolicy, Standing, TierPlan};
 
 use crate::config::Settings;
 use crate::execute::Outcome;
-use crate::observe::{Seen, Snapshot};
+use crate::observe::{Place, Seen, Snapshot};
 
 /// The fleet as this round saw and left it.
 pub(crate) fn fleet_status(
@@ -31,7 +31,7 @@ pub(crate) fn fleet_status(
         };
         tier_status(tier, tier_plan, policy)
     };
-    let instance = |machine: &Machine| {
+    let instance = |machine: &Place| {
         let standing = plan.standings.get(&machine.instance);
         let seen = snapshot.nodes.get(&machine.instance).cloned().unwrap_or_default();
         let answers = snapshot
@@ -81,7 +81,7 @@ fn tier_status(tier: Tier, plan: &TierPlan, policy: &ScalingPolicy) -> TierStatu
 }
 
 fn instance_status(
-    machine: &Machine,
+    machine: &Place,
     standing: Option<&Standing>,
     seen: Seen,
     answers: bool,
@@ -91,9 +91,9 @@ fn instance_status(
     InstanceStatus {
         instance: machine.instance,
         state: standing.map_or(InstanceState::Booting, |one| one.state).to_string(),
-        machine: machine.id.to_string(),
-        sip: machine.addresses.sip,
-        control: machine.addresses.control,
+        machine: machine.machine.clone(),
+        sip: machine.with.sip,
+        control: machine.with.control,
         answers,
         incarnation: last.map(|last| last.incarnation),
         pid: last.map(|last| last.pid),

@@ -3,7 +3,7 @@
 //! For tests and simulations. Time moves only in [`InProcessCompute::advance_to`], so that a run
 //! can be repeated.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -30,6 +30,10 @@ struct Inner {
     now_ms: u64,
     boot_time: Duration,
     machines: BTreeMap<InstanceId, Born>,
+    /// Second machines in slots that are taken.
+    strays: Vec<Born>,
+    /// What lists leave out.
+    hidden: BTreeSet<InstanceId>,
     next_fault: Option<Fault>,
     next_create_fault: Option<Fault>,
     created_total: u64,
@@ -62,6 +66,8 @@ impl InProcessCompute {
             now_ms,
             boot_time,
             machines: BTreeMap::new(),
+            strays: Vec::new(),
+            hidden: BTreeSet::new(),
             next_fault: None,
             next_create_fault: None,
             created_total: 0,
@@ -103,6 +109,46 @@ impl InProcessCompute {
         if let Some(born) = self.lock().machines.get_mut(&instance) {
             born.is_dead = true;
         }
+    }
+
+    /// Lists leave this slot out from now on, whatever is in it, or show it again.
+    pub fn hide(&self, instance: InstanceId, is_hidden: bool) {
+        let hidden = &mut self.lock().hidden;
+        if is_hidden {
+            hidden.insert(instance);
+        } else {
+            hidden.remove(&instance);
+        }
+    }
+
+    /// Every machine that there is, whatever lists say.
+    ///
+    /// # Errors
+    ///
+    /// None: every machine was given a place.
+    pub fn machines(&self) -> Result<Vec<Machine>, ProviderError> {
+        let inner = self.lock();
+        let all = inner.machines.values().chain(&inner.strays).map(|born| {
+            let state = match born.is_dead {
+                true => MachineState::Dead,
+                false if born.boots_at_ms <= inner.now_ms => MachineState::Running,
+                false => MachineState::Booting,
+            };
+            let instance = born.request.instance;
+            let (id, created_at_ms) = (born.id.clone(), born.at_ms);
+            let addresses = self.addresses(instance)?;
+            Ok(Machine { id, instance, state, addresses, created_at_ms })
+        });
+        all.collect()
+    }
+
+    /// Makes a second machine like the one in this slot, as a cloud does that does not know tokens.
+    pub fn duplicate(&self, instance: InstanceId) {
+        let mut inner = self.lock();
+        let Some(born) = inner.machines.get(&instance).cloned() else { return };
+        let id = inner.next_id();
+        let (at_ms, boots_at_ms) = (inner.now_ms, inner.now_ms);
+        inner.strays.push(Born { id, at_ms, boots_at_ms, ..born });
     }
 
     /// What an instance was made from.
@@ -150,25 +196,18 @@ impl ComputeProvider for InProcessCompute {
     }
 
     async fn list(&self) -> Result<Vec<Machine>, ProviderError> {
-        let born = self.lock().with_fault(|inner| Ok((inner.now_ms, inner.machines.clone())));
-        let (now_ms, machines) = born?;
-        let mut listed = Vec::with_capacity(machines.len());
-        for (instance, born) in machines {
-            let state = match born.is_dead {
-                true => MachineState::Dead,
-                false if born.boots_at_ms <= now_ms => MachineState::Running,
-                false => MachineState::Booting,
-            };
-            let addresses = self.addresses(instance)?;
-            let created_at_ms = born.at_ms;
-            listed.push(Machine { id: born.id, instance, state, addresses, created_at_ms });
-        }
-        Ok(listed)
+        let hidden = {
+            let mut inner = self.lock();
+            inner.with_fault(|inner| Ok(inner.hidden.clone()))?
+        };
+        let is_shown = |machine: &Machine| !hidden.contains(&machine.instance);
+        Ok(self.machines()?.into_iter().filter(is_shown).collect())
     }
 
     async fn terminate(&self, id: &MachineId) -> Result<(), ProviderError> {
         self.lock().with_fault(|inner| {
             inner.machines.retain(|_, born| born.id != *id);
+            inner.strays.retain(|born| born.id != *id);
             Ok(())
         })
     }
@@ -183,8 +222,7 @@ impl Inner {
                 false => Err(ProviderError::SlotTaken { instance }),
             };
         }
-        self.created_total += 1;
-        let id = MachineId::new(format!("machine-{}", self.created_total));
+        let id = self.next_id();
         let boot_ms = u64::try_from(self.boot_time.as_millis()).unwrap_or(u64::MAX);
         let born = Born {
             id: id.clone(),
@@ -196,6 +234,11 @@ impl Inner {
         };
         self.machines.insert(instance, born);
         Ok(id)
+    }
+
+    fn next_id(&mut self) -> MachineId {
+        self.created_total += 1;
+        MachineId::new(format!("machine-{}", self.created_total))
     }
 
     fn with_fault<T>(
@@ -304,6 +347,21 @@ mod tests {
         assert_eq!(state(), Some(MachineState::Running));
         cloud.kill(InstanceId::proxy(1));
         assert_eq!(state(), Some(MachineState::Dead));
+    }
+
+    #[test]
+    fn a_list_may_miss_a_machine_and_show_another_twice() {
+        let cloud = InProcessCompute::new(0, Duration::ZERO);
+        for slot in [1, 2] {
+            now(cloud.create(&request(slot))).expect("created");
+        }
+        cloud.hide(InstanceId::proxy(1), true);
+        cloud.duplicate(InstanceId::proxy(2));
+        let listed = || now(cloud.list()).expect("listed");
+        assert_eq!(listed().iter().map(|one| one.instance.slot).collect::<Vec<_>>(), [2, 2]);
+        now(cloud.terminate(&listed()[1].id)).expect("removed");
+        cloud.hide(InstanceId::proxy(1), false);
+        assert_eq!(listed().iter().map(|one| one.instance.slot).collect::<Vec<_>>(), [1, 2]);
     }
 
     /// The answer to a creation is lost; the same request again finds the machine.

@@ -1,5 +1,6 @@
 //! The step that the manager and a simulation both take: a view in, actions out.
 
+mod clock;
 mod handover;
 mod names;
 mod publication;
@@ -12,7 +13,9 @@ use crate::decision::{Decision, TierView, decide};
 use crate::lifecycle::{Stand, Surroundings, stand};
 use crate::plan::{Action, Cause, Plan, Standing, TierPlan};
 use crate::retirement::{self, Farewell, farewell};
-use crate::view::{Memory, Observed, Retiring, RetiringCause, TierInput, View};
+use crate::view::{
+    MachineState, Memory, Observed, Retiring, RetiringCause, Stray, TierInput, View,
+};
 
 /// The tiers that scale by load. The store tier scales by hand (paper §3).
 const TIERS: [Tier; 2] = [Tier::LoadBalancer, Tier::Proxy];
@@ -30,6 +33,7 @@ pub fn step(view: &View<'_>) -> Plan {
     step.lead_clients();
     step.note_withdrawals();
     step.say_farewell();
+    step.sweep();
     step.finish()
 }
 
@@ -50,11 +54,14 @@ struct Counts {
     starting: u32,
     draining: u32,
     failed: u32,
+    /// In service, and without an answer in this round.
+    unheard: u32,
 }
 
 impl<'a> Step<'a> {
     fn new(view: &'a View<'a>) -> Self {
         let mut memory = view.memory.clone();
+        clock::follow(&mut memory, view.timing, view.now_ms);
         adopt(&mut memory, view.held);
         let around = Surroundings::of(view, &memory);
         let stands: BTreeMap<_, _> =
@@ -153,7 +160,12 @@ impl<'a> Step<'a> {
     }
 
     fn counts(&self, tier: Tier) -> Counts {
-        let mut counts = Counts::default();
+        let is_unheard = |one: &&Observed| {
+            one.node.is_unknown() && self.state(one.instance) == Some(InstanceState::InService)
+        };
+        let unheard = self.of_tier(tier).filter(is_unheard).count();
+        let unheard = u32::try_from(unheard).unwrap_or(u32::MAX);
+        let mut counts = Counts { unheard, ..Counts::default() };
         for (&instance, stand) in self.stands.iter().filter(|(one, _)| one.tier == tier) {
             match stand.state {
                 InstanceState::Draining => counts.draining += 1,
@@ -185,6 +197,7 @@ impl<'a> Step<'a> {
             in_service: counts.in_service,
             starting: planned - counts.in_service,
             draining: counts.draining,
+            unheard: counts.unheard,
             polls: input.polls,
             poll_interval: self.view.timing.poll_interval,
             boot_time: self.boot_time(tier),
@@ -408,11 +421,33 @@ impl<'a> Step<'a> {
         }
     }
 
+    /// Removes second machines of a slot, once the list had time to come right by itself.
+    fn sweep(&mut self) {
+        let now_ms = self.view.now_ms;
+        let strays = self.view.strays;
+        self.memory.strays_seen_ms.retain(|name, _| strays.iter().any(|one| one.machine == *name));
+        for Stray { instance, machine } in strays {
+            let seen_ms = *self.memory.strays_seen_ms.entry(machine.clone()).or_insert(now_ms);
+            if retirement::since(seen_ms, now_ms) > self.view.timing.stray_grace {
+                let (instance, machine) = (*instance, machine.clone());
+                let cause = Cause::Stray;
+                self.actions.push(Action::Terminate { instance, machine, cause });
+            }
+        }
+    }
+
     fn finish(mut self) -> Plan {
         if self.view.is_dry_run {
             self.actions.clear();
         }
         let mut notes = self.notes;
+        for one in self.view.observed {
+            if one.machine_state == MachineState::Unlisted {
+                notes
+                    .entry(one.instance)
+                    .or_insert_with(|| "missing in the provider's list".into());
+            }
+        }
         let standing = |(instance, stand): (InstanceId, Stand)| {
             let note = notes.remove(&instance).unwrap_or_default();
             (instance, Standing { state: stand.state, note })

@@ -17,6 +17,8 @@ pub struct TierView<'a> {
     /// Asked for and not in service yet, replacements of broken ones included.
     pub starting: u32,
     pub draining: u32,
+    /// In service, and without an answer in the last round.
+    pub unheard: u32,
     /// Oldest first.
     pub polls: &'a [Poll],
     pub poll_interval: Duration,
@@ -37,6 +39,7 @@ impl<'a> TierView<'a> {
             in_service,
             starting: 0,
             draining: 0,
+            unheard: 0,
             polls,
             poll_interval: Duration::from_secs(5),
             boot_time: Duration::ZERO,
@@ -112,6 +115,10 @@ pub enum Reason {
     },
     /// Fewer would do; first what has begun comes to its end.
     ChangeInProgress,
+    /// Fewer would do, as far as is known; first all in service have to answer.
+    Unheard {
+        instances: u32,
+    },
     WithinThresholds,
 }
 
@@ -143,6 +150,9 @@ impl fmt::Display for Reason {
             }
             Self::BelowThreshold { limit, polls } => write!(f, "below {limit} for {polls} polls"),
             Self::ChangeInProgress => f.write_str("fewer would do, a change is in progress"),
+            Self::Unheard { instances } => {
+                write!(f, "fewer might do, {instances} in service did not answer")
+            }
             Self::WithinThresholds => f.write_str("within the thresholds"),
         }
     }
@@ -196,8 +206,8 @@ fn paper(view: &TierView<'_>, rule: &PaperRule) -> Decision {
     // Shrink only if the survivors would stay under *their* threshold.
     let limit = policy.share(planned.saturating_sub(1), rule.threshold_percent);
     if recent.iter().all(|poll| poll.at_most(policy.capacity_each) < limit) {
-        if view.starting + view.draining > 0 {
-            return Reason::ChangeInProgress.so(planned);
+        if let Some(held) = held(view) {
+            return held.so(planned);
         }
         let fewer = planned.saturating_sub(1).max(policy.instances_min);
         return Reason::BelowThreshold { limit, polls: needed }.so(fewer);
@@ -232,10 +242,21 @@ fn adaptive(view: &TierView<'_>, rule: &AdaptiveRule) -> Decision {
     if !has_room || planned <= view.policy.instances_min {
         return Reason::WithinThresholds.so(planned);
     }
-    if view.starting + view.draining > 0 {
-        return Reason::ChangeInProgress.so(planned);
+    if let Some(held) = held(view) {
+        return held.so(planned);
     }
     Reason::BelowThreshold { limit, polls: rule.down_polls.get() }.so(survivors)
+}
+
+/// Why the tier does not shrink although it could.
+const fn held(view: &TierView<'_>) -> Option<Reason> {
+    if view.starting + view.draining > 0 {
+        return Some(Reason::ChangeInProgress);
+    }
+    if view.unheard > 0 {
+        return Some(Reason::Unheard { instances: view.unheard });
+    }
+    None
 }
 
 /// How many more the present load, the coming load or the CPU asks for, if any does.

@@ -79,6 +79,8 @@ pub enum Cause {
     Silent { rounds: u32 },
     /// It was asked for and never took calls; it is not needed any more.
     NotNeeded,
+    /// Another machine has its slot.
+    Stray,
 }
 
 impl fmt::Display for Cause {
@@ -97,6 +99,7 @@ impl fmt::Display for Cause {
             Self::NeverReady => f.write_str("did not become ready in time"),
             Self::Silent { rounds } => write!(f, "no answer for {rounds} rounds"),
             Self::NotNeeded => f.write_str("not needed any more"),
+            Self::Stray => f.write_str("a second machine in its slot"),
         }
     }
 }

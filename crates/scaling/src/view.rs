@@ -19,6 +19,8 @@ pub struct View<'a> {
     pub timing: &'a Timing,
     /// Every machine that the provider lists; one per instance.
     pub observed: &'a [Observed],
+    /// Second machines in slots that are taken.
+    pub strays: &'a [Stray],
     /// The balancers that the DNS serves now; `Unknown` if it did not say.
     pub dns: &'a Observation<BTreeSet<InstanceId>>,
     /// The newest generation that a node was found with, read back from it; what a manager that
@@ -67,6 +69,10 @@ pub struct Timing {
     /// Rounds that a new manager waits for nodes that do not answer, before it publishes a
     /// generation without them.
     pub adoption_rounds: u32,
+    /// Rounds without an answer after which a machine that the provider lists no more is gone.
+    pub unlisted_rounds_max: u32,
+    /// How long a second machine in a slot is left alone before it is removed.
+    pub stray_grace: Duration,
 }
 
 impl Default for Timing {
@@ -81,6 +87,8 @@ impl Default for Timing {
             dns_ttl: Duration::from_secs(30),
             silent_rounds_max: 24,
             adoption_rounds: 3,
+            unlisted_rounds_max: 3,
+            stray_grace: Duration::from_secs(60),
         }
     }
 }
@@ -91,6 +99,16 @@ pub enum MachineState {
     Booting,
     Running,
     Dead,
+    /// The provider does not list it any more and did before (see [`Roster`](crate::Roster)).
+    Unlisted,
+}
+
+/// A second machine in a slot that is taken: a creation that was thought to have failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stray {
+    pub instance: InstanceId,
+    /// The provider's name for it.
+    pub machine: String,
 }
 
 /// A machine and what its node said.
@@ -164,6 +182,10 @@ pub struct Memory {
     /// When machines were asked for, within the launch interval.
     pub launches_ms: Vec<(Tier, u64)>,
     pub rounds: u32,
+    /// The time of the last step.
+    pub step_ms: Option<u64>,
+    /// When each second machine in a slot was first seen.
+    pub strays_seen_ms: BTreeMap<String, u64>,
 }
 
 /// An instance on its way out.

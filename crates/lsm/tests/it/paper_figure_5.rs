@@ -96,6 +96,7 @@ impl Simulation {
             proxies: TierInput { policy: &PAPER, polls: &self.polls, cpu_percent: None },
             timing: &self.timing,
             observed: &observed,
+            strays: &[],
             dns: &self.dns,
             asked_to_drain: &nobody,
             rows: 1 << 8,

@@ -69,13 +69,49 @@ async fn an_unlisted_cloud_is_told_once_and_nothing_is_done() {
     for _ in 0..5 {
         let why = "maintenance".to_owned();
         world.compute.fault_next(Fault::Fails(ProviderError::Unavailable { why }));
-        // The world itself lists first; the fault must meet the manager.
         let _ = world.manager.round().await;
     }
     let told = world.told(EventKind::Failure);
     let text = "fleet: failed to list the machines: the provider is unavailable: maintenance";
     assert_eq!(told, [text]);
     assert_eq!(world.events().len(), before + 1);
+}
+
+/// The provider lists all, then only one, then none of the machines, which all answer: nothing is
+/// made, nothing withdrawn. A machine that does not answer either is gone.
+#[tokio::test]
+async fn a_partial_list_is_no_death() {
+    let mut world = World::new("partial");
+    world.rounds(6, 20).await;
+    world.rounds(12, 100).await;
+    assert_eq!(world.owners(), [1, 2, 3]);
+    let made = world.compute.created_total();
+    let all: Vec<InstanceId> = world.nodes.lock().keys().copied().collect();
+    for hidden in [&all[1..2], &all[..3], &all[..]] {
+        hidden.iter().for_each(|&one| world.compute.hide(one, true));
+        world.rounds(40, 100).await;
+        assert_eq!(world.owners(), [1, 2, 3]);
+        assert_eq!(world.compute.created_total(), made);
+        hidden.iter().for_each(|&one| world.compute.hide(one, false));
+    }
+    world.compute.hide(InstanceId::proxy(3), true);
+    world.change(InstanceId::proxy(3), |node| node.is_silent = true);
+    world.rounds(4, 100).await;
+    assert_eq!(world.owners(), [1, 2], "gone");
+}
+
+/// A cloud without tokens makes a second machine; it goes, the first one stays.
+#[tokio::test]
+async fn a_second_machine_in_a_slot_is_swept() {
+    let mut world = World::new("second");
+    world.rounds(6, 20).await;
+    world.compute.duplicate(InstanceId::proxy(1));
+    world.rounds(14, 20).await;
+    let acts = world.told(EventKind::Act);
+    let swept = "proxy-1: terminated: a second machine in its slot".to_owned();
+    assert_eq!(acts.iter().filter(|act| **act == swept).count(), 1, "{acts:?}");
+    assert_eq!(world.owners(), [1]);
+    assert_eq!(world.compute.machines().expect("all").len(), 2);
 }
 
 /// The cloud makes the machine and the answer is lost, or does not make it: the manager asks again.

@@ -20,7 +20,7 @@ use node_api::wire::{
     StoreKind, Timers, WorkerStatus,
 };
 use provider::in_process::{InProcessCompute, InProcessDns};
-use provider::{ComputeProvider, Machine, MachineState};
+use provider::{Machine, MachineState};
 use scaling::{AdaptiveRule, PAPER, Rule, ScalingPolicy, Timing};
 
 pub(crate) const POLL: Duration = Duration::from_secs(5);
@@ -64,13 +64,13 @@ impl FakeNodes {
         self.nodes.lock().expect("not poisoned")
     }
 
-    async fn machines(&self) -> Vec<Machine> {
-        self.compute.list().await.unwrap_or_default()
+    fn machines(&self) -> Vec<Machine> {
+        self.compute.machines().unwrap_or_default()
     }
 
     /// Lets running machines have a node, and gives the load to the owners for `elapsed_ms`.
     async fn live(&self, cps: u32, elapsed_ms: u64) {
-        let machines = self.machines().await;
+        let machines = self.machines();
         let mut nodes = self.lock();
         let now_ms = self.clock.unix_ms();
         nodes.retain(|instance, node| {
@@ -112,7 +112,7 @@ impl FakeNodes {
     }
 
     async fn machine_at(&self, control: SocketAddr) -> Option<Machine> {
-        let machines = self.machines().await;
+        let machines = self.machines();
         machines.into_iter().find(|machine| machine.addresses.control == control)
     }
 

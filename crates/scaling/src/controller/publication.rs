@@ -130,8 +130,17 @@ impl Step<'_> {
             |one: &Observed| one.node.known().is_some_and(|node| node.generation.is_some());
         // Without what a node holds nobody knows who the earlier owners are.
         is_new_here
-            && (knows_nothing || self.view.observed.iter().any(is_unheard))
+            && (knows_nothing
+                || self.names_an_unlisted_one()
+                || self.view.observed.iter().any(is_unheard))
             && self.view.observed.iter().any(has_history)
+    }
+
+    /// The generation that was read back has an owner that the provider does not list: the list may
+    /// be partial.
+    fn names_an_unlisted_one(&self) -> bool {
+        let owners = self.memory.membership.iter().flat_map(|membership| &membership.proxies);
+        owners.into_iter().any(|member| self.state(member.instance).is_none())
     }
 
     /// Whether a node works with a generation that ours cannot replace: an earlier manager gave it

@@ -24,6 +24,7 @@ struct World {
     polls: Vec<Poll>,
     asked: BTreeSet<InstanceId>,
     timing: Timing,
+    strays: Vec<Stray>,
     acts: Vec<String>,
 }
 
@@ -61,6 +62,7 @@ impl World {
             proxies: tier(proxies_min, proxies_max),
             polls: Vec::new(),
             asked: BTreeSet::new(),
+            strays: Vec::new(),
             timing: Timing::default(),
             acts: Vec::new(),
         }
@@ -105,6 +107,14 @@ impl World {
     }
 
     fn round(&mut self, cps: u32) -> Plan {
+        let plan = self.round_without_acts(cps);
+        for action in plan.actions.clone() {
+            self.perform(action);
+        }
+        plan
+    }
+
+    fn round_without_acts(&mut self, cps: u32) -> Plan {
         self.now_ms += ROUND_MS;
         self.polls.push(Poll::answered(cps));
         let observed = self.observed();
@@ -115,6 +125,7 @@ impl World {
             proxies: TierInput { policy: &self.proxies, polls: &self.polls, cpu_percent: None },
             timing: &self.timing,
             observed: &observed,
+            strays: &self.strays,
             dns: &self.dns,
             held: held.as_ref(),
             asked_to_drain: &self.asked,
@@ -124,9 +135,6 @@ impl World {
             memory: &self.memory,
         });
         self.memory = plan.memory.clone();
-        for action in plan.actions.clone() {
-            self.perform(action);
-        }
         plan
     }
 
@@ -406,6 +414,52 @@ fn a_manager_that_hears_nobody_does_nothing() {
         *world.polls.last_mut().expect("a poll") = Poll { reported: CallRate::ZERO, silent: 3 };
     }
     assert!(world.acts.is_empty(), "{:?}", world.acts);
+}
+
+/// Its load is small by what the balancers say; it is asked all the same before the tier shrinks.
+#[test]
+fn a_tier_with_an_unheard_proxy_does_not_shrink() {
+    let mut world = World::settled(3);
+    world.proxies.instances_min = 1;
+    world.node(InstanceId::proxy(2)).is_silent = true;
+    world.rounds(20, 10);
+    assert_eq!(world.owners(), [1, 2, 3], "{:?}", world.acts);
+    world.node(InstanceId::proxy(2)).is_silent = false;
+    world.rounds(1, 10);
+    assert_eq!(world.owners(), [1, 2]);
+}
+
+#[test]
+fn a_second_machine_in_a_slot_is_removed_after_its_grace() {
+    let mut world = World::settled(1);
+    let stray = Stray { instance: InstanceId::proxy(1), machine: "second".to_owned() };
+    world.strays.push(stray);
+    let mut removed = Vec::new();
+    for round in 0..14 {
+        let plan = world.round_without_acts(10);
+        removed.extend(plan.actions.iter().map(|action| (round, format!("{action:?}"))));
+    }
+    let (round, text) = removed.first().expect("removed");
+    assert_eq!(*round, 13, "the first after 60 s");
+    assert!(text.contains("\"second\"") && text.contains("Stray"), "{text}");
+}
+
+/// The clock is set an hour on, and two hours back, while a proxy drains and another boots.
+#[test]
+fn a_jump_of_the_clock_ends_no_wait() {
+    for (forward_ms, back_ms) in [(3_600_000, 0), (0, 7_200_000)] {
+        let mut world = World::settled(2);
+        world.proxies.instances_min = 1;
+        world.node(InstanceId::proxy(2)).transactions = 3;
+        world.rounds(10, 10);
+        assert!(world.acts.contains(&"drain proxy-2".to_owned()), "{:?}", world.acts);
+        world.now_ms = world.now_ms + forward_ms - back_ms;
+        world.rounds(10, 10);
+        assert!(!world.acts.iter().any(|act| act.contains("terminate")), "{:?}", world.acts);
+        world.rounds(40, 10);
+        let gone = "terminate proxy-2: drain limit reached with 3 transactions left";
+        assert!(world.acts.iter().any(|act| act == gone), "{:?}", world.acts);
+    }
 }
 
 #[test]

@@ -145,6 +145,18 @@ fn the_number_has_hard_limits() {
     }
 }
 
+#[test]
+fn nothing_shrinks_while_one_in_service_does_not_answer() {
+    let quiet = polls(&[100; 12]);
+    for policy in [PAPER, ScalingPolicy::default()] {
+        let with = |unheard| decide(&TierView { unheard, ..TierView::new(&policy, 3, &quiet) });
+        assert_eq!(with(0).instances, 2);
+        let held = with(1);
+        assert_eq!(held.instances, 3);
+        assert_eq!(held.reason.to_string(), "fewer might do, 1 in service did not answer");
+    }
+}
+
 /// CPU may only raise the number, and not again while a machine is on its way.
 #[test]
 fn cpu_raises_and_never_lowers() {
