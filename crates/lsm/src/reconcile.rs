@@ -236,7 +236,10 @@ impl Manager {
             let changes = decision.instances != tier_plan.planned;
             let is_held = matches!(
                 decision.reason,
-                Reason::AtMaximum { .. } | Reason::LaunchLimit { .. } | Reason::Unheard { .. }
+                Reason::AtMaximum { .. }
+                    | Reason::LaunchLimit { .. }
+                    | Reason::Unheard { .. }
+                    | Reason::CutOff
             );
             let told = self.told.get(&tier).is_some_and(|(instances, reason)| {
                 *instances == decision.instances

@@ -6,6 +6,7 @@ mod names;
 mod publication;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use fleet::{InstanceId, InstanceState, Tier};
 
@@ -19,6 +20,9 @@ use crate::view::{
 
 /// The tiers that scale by load. The store tier scales by hand (paper §3).
 const TIERS: [Tier; 2] = [Tier::LoadBalancer, Tier::Proxy];
+
+/// The longest wait before another machine is tried where the last ones never answered.
+const FAILED_START_WAIT_MAX: Duration = Duration::from_secs(300);
 
 /// What is to be done now. Same view, same plan.
 pub fn step(view: &View<'_>) -> Plan {
@@ -71,6 +75,8 @@ impl<'a> Step<'a> {
         memory.retiring.retain(|instance, _| stands.contains_key(instance));
         memory.first_seen_ms.retain(|instance, _| stands.contains_key(instance));
         memory.was_ready.retain(|instance| stands.contains_key(instance));
+        let is_listed = |name: &String| view.observed.iter().any(|one| one.machine == *name);
+        memory.failed_machines.retain(is_listed);
         let keep_ms = [view.balancers.policy, view.proxies.policy]
             .map(|policy| millis(policy.launch_interval))
             .into_iter()
@@ -118,9 +124,12 @@ impl<'a> Step<'a> {
             let was_seen = self.memory.first_seen_ms.contains_key(&instance);
             self.memory.first_seen_ms.entry(instance).or_insert(now_ms);
             let is_ready = one.node.known().is_some_and(|node| node.is_ready);
-            if is_ready && self.memory.was_ready.insert(instance) && was_seen {
-                let boot_time = retirement::since(one.created_at_ms, now_ms);
-                self.memory.boot_time.insert(instance.tier, boot_time);
+            if is_ready && self.memory.was_ready.insert(instance) {
+                self.memory.failed_starts.remove(&instance.tier);
+                if was_seen {
+                    let boot_time = retirement::since(one.created_at_ms, now_ms);
+                    self.memory.boot_time.insert(instance.tier, boot_time);
+                }
             }
             if self.state(instance) == Some(InstanceState::Draining) {
                 let found = self.leaving(RetiringCause::Found);
@@ -192,12 +201,14 @@ impl<'a> Step<'a> {
         let planned = target.max(actual);
         let launched = self.launched(tier);
         let input = *self.input(tier);
+        let is_cut_off = tier == Tier::Proxy && self.is_cut_off();
         let decision = decide(&TierView {
             policy: input.policy,
             in_service: counts.in_service,
             starting: planned - counts.in_service,
             draining: counts.draining,
             unheard: counts.unheard,
+            is_cut_off,
             polls: input.polls,
             poll_interval: self.view.timing.poll_interval,
             boot_time: self.boot_time(tier),
@@ -223,6 +234,7 @@ impl<'a> Step<'a> {
         self.memory.targets.insert(tier, wanted);
         if wanted > actual {
             let allowed = input.policy.launches_max.saturating_sub(launched);
+            let allowed = if self.waits_after_failed_starts(tier) { 0 } else { allowed };
             self.grow(tier, wanted - actual, planned - actual, allowed, &decision);
         } else if wanted < actual {
             self.shrink(tier, actual - wanted);
@@ -230,7 +242,38 @@ impl<'a> Step<'a> {
         self.retire_as_asked(tier);
     }
 
-    fn boot_time(&self, tier: Tier) -> std::time::Duration {
+    /// Whether clients may call in vain, or did a moment ago: then a low load of the proxies says
+    /// nothing. They come back within the lifetime of a DNS answer, and are seen in the poll after.
+    fn is_cut_off(&mut self) -> bool {
+        let counts = self.counts(Tier::LoadBalancer);
+        let wanted = self.memory.targets.get(&Tier::LoadBalancer).copied().unwrap_or(0);
+        let now_ms = self.view.now_ms;
+        if counts.unheard + counts.failed > 0 || counts.in_service < wanted {
+            self.memory.cut_off_ms = Some(now_ms);
+        }
+        let timing = self.view.timing;
+        let grace = timing.dns_ttl + 2 * timing.poll_interval;
+        self.memory.cut_off_ms.is_some_and(|at_ms| retirement::since(at_ms, now_ms) < grace)
+    }
+
+    /// It never answered: what is wrong with it may be wrong with the next one too.
+    fn note_failed_start(&mut self, one: &Observed) {
+        let is_new = self.memory.failed_machines.insert(one.machine.clone());
+        if is_new && !self.memory.was_ready.contains(&one.instance) {
+            let failed = self.memory.failed_starts.entry(one.instance.tier).or_insert((0, 0));
+            *failed = (failed.0.saturating_add(1), self.view.now_ms);
+        }
+    }
+
+    /// After the second start in a row that failed, the next one waits, longer and longer.
+    fn waits_after_failed_starts(&self, tier: Tier) -> bool {
+        let Some(&(count, at_ms)) = self.memory.failed_starts.get(&tier) else { return false };
+        let doublings = count.saturating_sub(2).min(10);
+        let wait = self.view.timing.poll_interval.saturating_mul(2 << doublings);
+        count > 1 && retirement::since(at_ms, self.view.now_ms) < wait.min(FAILED_START_WAIT_MAX)
+    }
+
+    fn boot_time(&self, tier: Tier) -> Duration {
         self.memory.boot_time.get(&tier).copied().unwrap_or(self.view.timing.boot_time)
     }
 
@@ -411,6 +454,7 @@ impl<'a> Step<'a> {
         for one in self.view.observed {
             let failure = self.stands.get(&one.instance).and_then(|stand| stand.failure.clone());
             if let Some(cause) = failure {
+                self.note_failed_start(one);
                 self.notes.insert(one.instance, cause.to_string());
                 self.memory.retiring.remove(&one.instance);
                 self.memory.first_seen_ms.remove(&one.instance);
@@ -471,7 +515,7 @@ fn adopt(memory: &mut Memory, held: Option<&fleet::Membership>) {
     }
 }
 
-fn millis(duration: std::time::Duration) -> u64 {
+fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -19,6 +19,8 @@ pub struct TierView<'a> {
     pub draining: u32,
     /// In service, and without an answer in the last round.
     pub unheard: u32,
+    /// Calls may not find their way to the tier: one that leads them here is missing or not heard.
+    pub is_cut_off: bool,
     /// Oldest first.
     pub polls: &'a [Poll],
     pub poll_interval: Duration,
@@ -40,6 +42,7 @@ impl<'a> TierView<'a> {
             starting: 0,
             draining: 0,
             unheard: 0,
+            is_cut_off: false,
             polls,
             poll_interval: Duration::from_secs(5),
             boot_time: Duration::ZERO,
@@ -119,6 +122,8 @@ pub enum Reason {
     Unheard {
         instances: u32,
     },
+    /// Fewer would do for the calls that come; others may not come because a balancer is missing.
+    CutOff,
     WithinThresholds,
 }
 
@@ -152,6 +157,9 @@ impl fmt::Display for Reason {
             Self::ChangeInProgress => f.write_str("fewer would do, a change is in progress"),
             Self::Unheard { instances } => {
                 write!(f, "fewer might do, {instances} in service did not answer")
+            }
+            Self::CutOff => {
+                f.write_str("fewer would do for the calls that come, a balancer is missing")
             }
             Self::WithinThresholds => f.write_str("within the thresholds"),
         }
@@ -255,6 +263,9 @@ const fn held(view: &TierView<'_>) -> Option<Reason> {
     }
     if view.unheard > 0 {
         return Some(Reason::Unheard { instances: view.unheard });
+    }
+    if view.is_cut_off {
+        return Some(Reason::CutOff);
     }
     None
 }

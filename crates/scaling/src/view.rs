@@ -184,6 +184,12 @@ pub struct Memory {
     pub rounds: u32,
     /// The time of the last step.
     pub step_ms: Option<u64>,
+    /// Failed machines that are still listed.
+    pub failed_machines: BTreeSet<String>,
+    /// How many machines of a tier failed in a row before their first answer, and when the last did.
+    pub failed_starts: BTreeMap<Tier, (u32, u64)>,
+    /// When a balancer was last missing or not heard.
+    pub cut_off_ms: Option<u64>,
     /// When each second machine in a slot was first seen.
     pub strays_seen_ms: BTreeMap<String, u64>,
 }

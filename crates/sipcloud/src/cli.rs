@@ -46,6 +46,11 @@ pub(crate) enum Command {
     ///
     /// The manager puts another one in its place if the tier needs it.
     Drain(Drain),
+    /// Play a load and faults on virtual time: what the manager would do, and why.
+    ///
+    /// The manager's own controller runs against a cloud in memory: two days take a second. Exit
+    /// code 1 means that a promise was broken, such as a shrinking on missing data.
+    Simulate(Simulate),
     /// Check a configuration file and say what is wrong with it.
     CheckConfig(CheckConfig),
     /// Add, change, list and remove users.
@@ -161,6 +166,31 @@ pub(crate) struct Drain {
     /// Print the answer as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Simulate {
+    /// A scenario file (TOML), or the name of a scenario that is built in.
+    #[arg(value_name = "SCENARIO", required_unless_present_any = ["all", "list", "random"])]
+    pub scenario: Option<String>,
+    /// Play every scenario that is built in.
+    #[arg(long, conflicts_with_all = ["scenario", "list", "random"])]
+    pub all: bool,
+    /// List the scenarios that are built in.
+    #[arg(long, conflicts_with_all = ["scenario", "random"])]
+    pub list: bool,
+    /// Play random loads with random faults, and look for broken promises.
+    #[arg(long, conflicts_with = "scenario")]
+    pub random: bool,
+    /// Simulated hours of a random run.
+    #[arg(long, value_name = "HOURS", default_value_t = 1_000, requires = "random")]
+    pub hours: u64,
+    /// Seed of a random run; the same seed, the same run.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, requires = "random")]
+    pub seed: u64,
+    /// Take policy and limits from this configuration, not from the scenario.
+    #[arg(long, value_name = "FILE", conflicts_with = "random")]
+    pub config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

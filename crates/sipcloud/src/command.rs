@@ -9,6 +9,7 @@ pub(crate) mod load;
 pub(crate) mod manager;
 pub(crate) mod node;
 pub(crate) mod registration;
+pub(crate) mod simulate;
 pub(crate) mod status;
 pub(crate) mod store;
 pub(crate) mod up;

@@ -40,6 +40,7 @@ fn run(command: Command) -> Result<Option<Exit>> {
         Command::Status(arguments) => command::status::run(&arguments),
         Command::Events(arguments) => command::events::run(&arguments),
         Command::Drain(arguments) => command::drain::run(&arguments),
+        Command::Simulate(arguments) => command::simulate::run(&arguments),
         Command::CheckConfig(arguments) => command::check_config::run(&arguments),
         Command::User(command) => command::user::run(&command),
         Command::Registration(command) => command::registration::run(&command),

@@ -2,7 +2,7 @@
 
 mod adoption;
 mod follows_load;
-mod paper_figure_5;
+mod http_fleet;
 mod service;
 mod troubles;
 mod world;

@@ -30,6 +30,12 @@ const EPOCH_MS: u64 = 1_700_000_000_000;
 #[derive(Default)]
 pub(crate) struct TestClock(AtomicU64);
 
+impl TestClock {
+    pub(crate) fn set(&self, now_ms: u64) {
+        self.0.store(now_ms, Ordering::SeqCst);
+    }
+}
+
 impl Clock for TestClock {
     fn unix_ms(&self) -> u64 {
         self.0.load(Ordering::SeqCst)

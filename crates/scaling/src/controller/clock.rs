@@ -25,8 +25,14 @@ pub(super) fn follow(memory: &mut Memory, timing: &Timing, now_ms: u64) {
         let since = std::iter::once(&mut one.since_ms);
         since.chain(&mut one.withdrawn_at_ms).chain(&mut one.released_at_ms)
     });
+    let failed_starts = memory.failed_starts.values_mut().map(|(_, at_ms)| at_ms);
+    let cut_off = memory.cut_off_ms.iter_mut().chain(failed_starts);
     let launches = memory.launches_ms.iter_mut().map(|(_, at_ms)| at_ms);
     let times = memory.acknowledged_ms.values_mut().chain(memory.first_seen_ms.values_mut());
-    let times = times.chain(memory.strays_seen_ms.values_mut()).chain(launches).chain(retiring);
+    let times = times
+        .chain(memory.strays_seen_ms.values_mut())
+        .chain(launches)
+        .chain(retiring)
+        .chain(cut_off);
     times.for_each(|time_ms| *time_ms = moved(*time_ms));
 }

@@ -154,6 +154,8 @@ fn nothing_shrinks_while_one_in_service_does_not_answer() {
         let held = with(1);
         assert_eq!(held.instances, 3);
         assert_eq!(held.reason.to_string(), "fewer might do, 1 in service did not answer");
+        let cut = decide(&TierView { is_cut_off: true, ..TierView::new(&policy, 3, &quiet) });
+        assert_eq!((cut.instances, cut.reason), (3, Reason::CutOff));
     }
 }
 

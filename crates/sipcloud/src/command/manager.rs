@@ -26,7 +26,7 @@ use crate::logging::{self, LogControl};
 use crate::secrets::Secrets;
 use crate::signals::{EndSignals, hangup};
 
-pub(crate) use settings::dns_address;
+pub(crate) use settings::{dns_address, settings};
 
 /// Number of the last manager of a data directory.
 const FENCE_FILE: &str = "fence";

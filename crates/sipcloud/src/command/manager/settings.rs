@@ -45,7 +45,7 @@ pub(super) fn configuration(
 }
 
 /// What may change while the manager runs.
-pub(super) fn settings(config: &Config) -> Settings {
+pub(crate) fn settings(config: &Config) -> Settings {
     let balancers = &config.balancers;
     let proxies = &config.proxies;
     Settings {
