@@ -129,11 +129,11 @@ impl Episode {
         let mut at_ms = 0;
         while at_ms < calm_ms {
             let now_ms = EPOCH_MS + at_ms;
-            if self.random.once_in(25) {
-                if let Some(event) = self.fault() {
-                    self.faults += 1;
-                    self.run.begin(now_ms, &event);
-                }
+            if self.random.once_in(25)
+                && let Some(event) = self.fault()
+            {
+                self.faults += 1;
+                self.run.begin(now_ms, &event);
             }
             let load = self.load.next(&mut self.random);
             self.run.poll(now_ms, load);

@@ -124,3 +124,37 @@ fn a_mistyped_directory_is_refused_and_not_made() {
         assert!(!data.path.exists(), "{command}");
     }
 }
+
+#[test]
+fn a_scenario_is_played_by_name_by_file_and_with_another_policy() {
+    let data = Data::new("simulate");
+    std::fs::create_dir_all(&data.path).expect("made");
+    let good = |command: &mut std::process::Command| {
+        let output = output(command, "");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let listed = good(&mut sipcloud("simulate --list"));
+    assert!(listed.lines().count() >= 20 && listed.contains("flash-crowd"), "{listed}");
+    let story = good(&mut sipcloud("simulate proxy-dies"));
+    assert!(story.contains("create    proxy-2: makes up the number"), "{story}");
+
+    let (file, policy) = (data.path.join("mine.toml"), data.path.join("policy.toml"));
+    write(
+        &file,
+        "about = 'mine'\nduration_s = 300\nload = [{ at_s = 0, cps = 400 }]\n\
+         proxies = { instances_min = 1, instances_max = 2, capacity_cps = 200 }\n",
+    );
+    write(&policy, "[proxies]\ninstances_max = 5\ncapacity_cps = 100\n");
+    let own = good(sipcloud("simulate").arg(&file));
+    assert!(own.contains("2 proxies at the end, 2 at most"), "{own}");
+    let other = good(sipcloud("simulate").arg(&file).arg("--config").arg(&policy));
+    assert!(other.contains("5 proxies at the end, 5 at most"), "{other}");
+
+    write(&file, "about = 'mine'\nduration_s = 0\nload = [{ at_s = 0, cps = 400 }]\n");
+    assert_eq!(output(sipcloud("simulate").arg(&file), "").status.code(), Some(78));
+    assert_eq!(output(&mut sipcloud("simulate nowhere"), "").status.code(), Some(2));
+    assert_eq!(output(&mut sipcloud("simulate"), "").status.code(), Some(2));
+    let random = good(&mut sipcloud("simulate --random --hours 20 --seed 3"));
+    assert!(random.contains("no promise was broken"), "{random}");
+}
