@@ -4,6 +4,7 @@ mod clock;
 mod handover;
 mod names;
 mod publication;
+mod weights;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -121,13 +122,13 @@ impl<'a> Step<'a> {
         let now_ms = self.view.now_ms;
         for one in self.view.observed {
             let instance = one.instance;
-            let was_seen = self.memory.first_seen_ms.contains_key(&instance);
-            self.memory.first_seen_ms.entry(instance).or_insert(now_ms);
+            let seen_ms = *self.memory.first_seen_ms.entry(instance).or_insert(now_ms);
             let is_ready = one.node.known().is_some_and(|node| node.is_ready);
             if is_ready && self.memory.was_ready.insert(instance) {
                 self.memory.failed_starts.remove(&instance.tier);
-                if was_seen {
-                    let boot_time = retirement::since(one.created_at_ms, now_ms);
+                // Of others it is not known when they were asked for.
+                if self.memory.made.remove(&instance) {
+                    let boot_time = retirement::since(seen_ms, now_ms);
                     self.memory.boot_time.insert(instance.tier, boot_time);
                 }
             }
@@ -315,6 +316,7 @@ impl<'a> Step<'a> {
                 None => Cause::Decided(decision.clone()),
             };
             self.memory.launches_ms.push((tier, self.view.now_ms));
+            self.memory.made.insert(instance);
             self.actions.push(Action::Create { instance, cause });
         }
     }

@@ -53,15 +53,16 @@ pub(crate) fn stand(observed: &Observed, around: &Surroundings<'_>) -> Stand {
         return failed(Cause::Dead);
     }
     let is_late = age(observed, around) > around.timing.start_limit;
+    let rounds = observed.misses;
+    let is_given_up = rounds >= around.timing.silent_rounds_max && around.most_answer;
     let Some(last) = answer.or(observed.last.as_ref()) else {
-        let is_booting = observed.machine_state == MachineState::Booting;
-        return match (is_late, is_booting) {
-            (true, _) => failed(Cause::NeverReady),
-            (false, _) => fine(InstanceState::Booting),
+        return match may_serve(observed.instance, around) {
+            true if is_given_up => failed(Cause::Silent { rounds }),
+            false if is_late && is_to_answer(observed, around) => failed(Cause::NeverReady),
+            _ => fine(InstanceState::Booting),
         };
     };
-    let rounds = observed.misses;
-    if answer.is_none() && rounds >= around.timing.silent_rounds_max && around.most_answer {
+    if answer.is_none() && is_given_up {
         return failed(Cause::Silent { rounds });
     }
     let instance = observed.instance;
@@ -79,6 +80,21 @@ pub(crate) fn stand(observed: &Observed, around: &Surroundings<'_>) -> Stand {
         return failed(Cause::NeverReady);
     }
     fine(InstanceState::Configuring)
+}
+
+/// Whether an instance that this manager has not heard of may carry calls: an earlier one put it there.
+fn may_serve(instance: InstanceId, around: &Surroundings<'_>) -> bool {
+    let owners = around.memory.membership.iter().flat_map(|membership| &membership.proxies);
+    let names = around.dns.known().into_iter().flatten();
+    owners.map(|member| member.instance).chain(names.copied()).any(|one| one == instance)
+}
+
+/// Whether the fault is the machine's own if this manager never heard of it: it still boots, or it was
+/// asked for by this very manager, or others answer. A manager that took over and hears nobody is blind.
+fn is_to_answer(observed: &Observed, around: &Surroundings<'_>) -> bool {
+    observed.machine_state == MachineState::Booting
+        || around.memory.made.contains(&observed.instance)
+        || around.most_answer
 }
 
 /// Whether calls are given to it: a proxy that owns rows of the table, a balancer in the DNS.

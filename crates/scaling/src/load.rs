@@ -50,8 +50,8 @@ pub fn loads(reports: &BTreeMap<InstanceId, Option<Report<'_>>>) -> BTreeMap<Ins
     reports.iter().map(load).collect()
 }
 
-/// The tier's poll. Silent are those in service of which nothing is known; before the first plan,
-/// that is anybody who might be.
+/// The tier's poll. Silent are those in service of which nothing is known; before the first plan, and
+/// as long as nobody answers, that is anybody who might be.
 #[must_use]
 pub fn poll(
     tier: Tier,
@@ -60,14 +60,16 @@ pub fn poll(
     standings: Option<&BTreeMap<InstanceId, Standing>>,
 ) -> Poll {
     let mut poll = Poll::default();
+    let is_blind = observed.iter().all(|one| one.node.is_unknown());
     for one in observed.iter().filter(|one| one.instance.tier == tier) {
         let load = loads.get(&one.instance).copied().unwrap_or_default();
         poll.reported += load.at_least;
-        let is_in_service = standings.is_none_or(|standings| {
-            let standing = standings.get(&one.instance);
-            standing.is_some_and(|standing| standing.state == InstanceState::InService)
-        });
-        let may_carry = one.machine_state != MachineState::Dead;
+        let is_in_service = is_blind
+            || standings.is_none_or(|standings| {
+                let standing = standings.get(&one.instance);
+                standing.is_some_and(|standing| standing.state == InstanceState::InService)
+            });
+        let may_carry = !matches!(one.machine_state, MachineState::Dead | MachineState::Booting);
         poll.silent += u32::from(!load.is_known && is_in_service && may_carry);
     }
     poll

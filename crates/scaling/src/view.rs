@@ -71,6 +71,8 @@ pub struct Timing {
     pub adoption_rounds: u32,
     /// Rounds without an answer after which a machine that the provider lists no more is gone.
     pub unlisted_rounds_max: u32,
+    /// Until a new owner takes its full share, from its entry into the table; zero: at once.
+    pub slow_start: Duration,
     /// How long a second machine in a slot is left alone before it is removed.
     pub stray_grace: Duration,
 }
@@ -88,6 +90,7 @@ impl Default for Timing {
             silent_rounds_max: 24,
             adoption_rounds: 3,
             unlisted_rounds_max: 3,
+            slow_start: Duration::ZERO,
             stray_grace: Duration::from_secs(60),
         }
     }
@@ -184,10 +187,14 @@ pub struct Memory {
     pub rounds: u32,
     /// The time of the last step.
     pub step_ms: Option<u64>,
+    /// Instances that were asked for and have not been ready since.
+    pub made: BTreeSet<InstanceId>,
     /// Failed machines that are still listed.
     pub failed_machines: BTreeSet<String>,
     /// How many machines of a tier failed in a row before their first answer, and when the last did.
     pub failed_starts: BTreeMap<Tier, (u32, u64)>,
+    /// When owners that have not their full weight entered the table.
+    pub slow_since_ms: BTreeMap<InstanceId, u64>,
     /// When a balancer was last missing or not heard.
     pub cut_off_ms: Option<u64>,
     /// When each second machine in a slot was first seen.

@@ -10,6 +10,7 @@ const SCENARIOS: &[(&str, &str)] = &[
     scenario!("balancer-dies"),
     scenario!("blind"),
     scenario!("blind-in-a-rise"),
+    scenario!("blind-new-manager"),
     scenario!("clock-jumps"),
     scenario!("disaster"),
     scenario!("drain-limit"),
@@ -42,6 +43,7 @@ const SCENARIOS: &[(&str, &str)] = &[
     scenario!("sawtooth"),
     scenario!("silent-for-good"),
     scenario!("slow-boots"),
+    scenario!("slow-start"),
     scenario!("two-proxies-die"),
 ];
 

@@ -136,6 +136,7 @@ impl Event {
         let value = self.value.unwrap_or(0);
         let what = match self.fault {
             F::Dies => format!("{whom} dies"),
+            F::Silent if self.on == Some(Target::All) => "the manager reaches nobody".to_owned(),
             F::Silent => format!("the manager does not reach {whom}"),
             F::Busy => format!("the transactions of {whom} do not end"),
             F::Overloaded => format!("{whom} takes {value} cps at most and answers no poll"),

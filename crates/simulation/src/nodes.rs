@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use fleet::{CallRate, GenerationNumber, Incarnation, InstanceId, Membership, Tier};
-use scaling::NodeView;
+use scaling::{LeavingBalancer, NodeView};
 
 /// One life of a balancer or a proxy.
 #[derive(Clone, Debug)]
@@ -22,8 +22,12 @@ pub(crate) struct Node {
     pub(crate) offered: CallRate,
     /// A balancer's: calls that it gave to each proxy in the last interval.
     pub(crate) calls_to: BTreeMap<InstanceId, CallRate>,
-    pub(crate) last_sip_ms: u64,
+    /// A proxy's: when each balancer last gave it a call.
+    given_by_ms: BTreeMap<InstanceId, u64>,
 }
+
+/// Phones that registered through a balancer on its way out have done so elsewhere after this time.
+const BINDINGS_MS: u64 = 60_000;
 
 impl Node {
     pub(crate) const fn new(machine: String, incarnation: Incarnation, at: SocketAddr) -> Self {
@@ -37,13 +41,20 @@ impl Node {
             calls: CallRate::ZERO,
             offered: CallRate::ZERO,
             calls_to: BTreeMap::new(),
-            last_sip_ms: 0,
+            given_by_ms: BTreeMap::new(),
         }
     }
 
     /// A balancer gives it calls under its generation.
-    pub(crate) fn give(&mut self, now_ms: u64, under: GenerationNumber, rate: CallRate) {
+    pub(crate) fn give(
+        &mut self,
+        now_ms: u64,
+        by: InstanceId,
+        under: GenerationNumber,
+        rate: CallRate,
+    ) {
         self.offered += rate;
+        self.given_by_ms.insert(by, now_ms);
         let stamp = self.stamps.entry(under).or_insert((now_ms, CallRate::ZERO));
         *stamp = (now_ms, if stamp.0 == now_ms { stamp.1 + rate } else { rate });
     }
@@ -64,6 +75,20 @@ impl Node {
         live.sum()
     }
 
+    /// What it says of the balancers that it knows to be on their way out.
+    fn leaving(&self, now_ms: u64, transaction_ms: u64) -> Vec<LeavingBalancer> {
+        let leaving = self.membership.iter().flat_map(|membership| &membership.leaving);
+        let need = |&instance: &InstanceId| {
+            let last_ms = self.given_by_ms.get(&instance).copied().unwrap_or(0);
+            LeavingBalancer {
+                instance,
+                transactions: u64::from(last_ms + transaction_ms > now_ms),
+                bindings_until_ms: Some(last_ms + BINDINGS_MS),
+            }
+        };
+        leaving.map(need).collect()
+    }
+
     /// What it says of itself; the load is the manager's to find out.
     pub(crate) fn view(&self, now_ms: u64, transaction_ms: u64, instance: InstanceId) -> NodeView {
         let is_proxy = instance.tier == Tier::Proxy;
@@ -78,7 +103,7 @@ impl Node {
             server_transactions: self.transactions(now_ms, transaction_ms),
             oldest_stamp: self.stamps.keys().next().copied(),
             streams_open: 0,
-            last_sip_activity_ms: self.last_sip_ms,
+            balancers_leaving: self.leaving(now_ms, transaction_ms),
             load: CallRate::ZERO,
         }
     }

@@ -232,6 +232,7 @@ fn settings(random: &mut Random) -> Settings {
         poll_interval,
         boot_time: Duration::from_secs(u64::from(number(1, 180))),
         start_limit: Duration::from_secs(500),
+        slow_start: Duration::from_secs(u64::from(number(0, 1) * number(1, 90))),
         balancer_drain_limit: Duration::from_secs(900),
         ..Timing::default()
     };

@@ -64,6 +64,7 @@ pub struct PolicyKeys {
     pub launches_max: u32,
     pub launch_interval_s: u64,
     pub start_limit_s: u64,
+    pub slow_start_s: u16,
     pub freeze: bool,
     pub dry_run: bool,
 }
@@ -97,6 +98,7 @@ impl Default for PolicyKeys {
             launches_max: 10,
             launch_interval_s: 60,
             start_limit_s: 600,
+            slow_start_s: 0,
             freeze: false,
             dry_run: false,
         }
@@ -203,6 +205,7 @@ impl Scenario {
             poll_interval: Duration::from_secs(keys.poll_interval_s),
             boot_time: Duration::from_secs(self.boot_time_s),
             start_limit: Duration::from_secs(keys.start_limit_s),
+            slow_start: Duration::from_secs(keys.slow_start_s.into()),
             ..Timing::default()
         };
         let policy = |tier: &TierKeys| ScalingPolicy {

@@ -226,9 +226,6 @@ impl World {
     fn balance(&mut self, balancer: InstanceId, share: CallRate) -> bool {
         let Some(node) = self.nodes.get_mut(&balancer) else { return false };
         node.calls = share;
-        if share > CallRate::ZERO {
-            node.last_sip_ms = self.now_ms;
-        }
         let Some(table) = node.membership.clone() else { return false };
         let is_live = |one: &Member| self.nodes.contains_key(&one.instance);
         let live: Vec<Member> = table.proxies.iter().copied().filter(is_live).collect();
@@ -239,7 +236,7 @@ impl World {
         for (member, part) in shares(share, &live, |member| u64::from(member.weight)) {
             calls_to.insert(member.instance, part);
             if let Some(proxy) = self.nodes.get_mut(&member.instance) {
-                proxy.give(self.now_ms, table.generation, part);
+                proxy.give(self.now_ms, balancer, table.generation, part);
             }
         }
         if let Some(node) = self.nodes.get_mut(&balancer) {

@@ -186,11 +186,13 @@ pub(crate) struct Proxies {
     pub capacity_cps: u32,
     /// Event loops, each on a port of its own.
     pub workers: u16,
+    /// Until a proxy that is new or returns takes its full share; zero: at once.
+    pub slow_start_s: u16,
 }
 
 impl Default for Proxies {
     fn default() -> Self {
-        Self { instances_min: 1, instances_max: 8, capacity_cps: 200, workers: 1 }
+        Self { instances_min: 1, instances_max: 8, capacity_cps: 200, workers: 1, slow_start_s: 0 }
     }
 }
 

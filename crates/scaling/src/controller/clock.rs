@@ -32,6 +32,7 @@ pub(super) fn follow(memory: &mut Memory, timing: &Timing, now_ms: u64) {
     let times = times
         .chain(memory.strays_seen_ms.values_mut())
         .chain(launches)
+        .chain(memory.slow_since_ms.values_mut())
         .chain(retiring)
         .chain(cut_off);
     times.for_each(|time_ms| *time_ms = moved(*time_ms));

@@ -18,6 +18,7 @@ impl Step<'_> {
         }
         self.note_acknowledgements();
         let mut members = self.members();
+        self.weigh(&mut members.proxies);
         members.earlier = self.earlier_sets(&members.proxies);
         let has_changed =
             self.memory.membership.as_ref().is_none_or(|published| published.members() != members);

@@ -67,3 +67,50 @@ fn a_jump_of_the_clock_ends_no_wait() {
         assert!(world.acts.iter().any(|act| act == gone), "{:?}", world.acts);
     }
 }
+
+fn weights(world: &World) -> Vec<u16> {
+    let balancer = world.nodes.get(&InstanceId::balancer(1)).expect("it exists");
+    let table = balancer.membership.as_ref().expect("it has one");
+    table.proxies.iter().map(|member| member.weight).collect()
+}
+
+/// A replacement enters with a quarter of its share, has half of it after half of the slow start and
+/// all of it after the whole. The first fleet has no slow start, and those that stay keep their weight.
+#[test]
+fn a_returning_proxy_takes_its_share_in_three_steps() {
+    let mut world = World::new(3, 8);
+    world.timing.slow_start = Duration::from_secs(40);
+    world.rounds(6, 10);
+    assert_eq!(weights(&world), [100, 100, 100]);
+    world.node(InstanceId::proxy(2)).is_dead = true;
+    let mut seen = Vec::new();
+    for round in 0..20 {
+        let _ = world.round(10);
+        let now = weights(&world);
+        if seen.last().is_none_or(|(_, before)| *before != now) {
+            seen.push((round, now));
+        }
+    }
+    let two = vec![100, 100];
+    let with = |weight| vec![100, weight, 100];
+    assert_eq!(seen, [(0, two), (1, with(25)), (5, with(50)), (9, with(100))]);
+}
+
+/// Calls of every generation still ring: a rise waits, so that changes that cannot wait have room.
+#[test]
+fn a_rise_of_weight_waits_while_many_earlier_sets_are_open() {
+    let mut world = World::settled(3);
+    world.timing.slow_start = Duration::from_secs(10);
+    let first = world.node(InstanceId::proxy(1)).membership.as_ref().expect("given").generation;
+    let node = world.node(InstanceId::proxy(1));
+    (node.transactions, node.oldest_stamp) = (1, Some(first));
+    for slot in [2, 3] {
+        world.node(InstanceId::proxy(slot)).is_dead = true;
+        world.rounds(12, 10);
+    }
+    assert!(weights(&world).iter().any(|&weight| weight < 100), "{:?}", weights(&world));
+    world.node(InstanceId::proxy(1)).transactions = 0;
+    world.node(InstanceId::proxy(1)).oldest_stamp = None;
+    world.rounds(12, 10);
+    assert_eq!(weights(&world), [100, 100, 100]);
+}

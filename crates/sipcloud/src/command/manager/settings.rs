@@ -107,6 +107,7 @@ fn timing(config: &Config) -> Timing {
         repeats: Duration::from_millis(64 * u64::from(timers.t1_ms)),
         proxy_drain_limit: Duration::from_millis(longest_ms),
         balancer_drain_limit: Duration::from_secs(config.balancers.drain_max_s),
+        slow_start: Duration::from_secs(config.proxies.slow_start_s.into()),
         dns_ttl: Duration::from_secs(u64::from(config.dns.ttl_s)),
         ..Timing::default()
     }
