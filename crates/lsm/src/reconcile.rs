@@ -234,13 +234,7 @@ impl Manager {
         for (&tier, tier_plan) in &plan.tiers {
             let decision = &tier_plan.decision;
             let changes = decision.instances != tier_plan.planned;
-            let is_held = matches!(
-                decision.reason,
-                Reason::AtMaximum { .. }
-                    | Reason::LaunchLimit { .. }
-                    | Reason::Unheard { .. }
-                    | Reason::CutOff
-            );
+            let is_held = decision.reason.is_held();
             let told = self.told.get(&tier).is_some_and(|(instances, reason)| {
                 *instances == decision.instances
                     && std::mem::discriminant(reason) == std::mem::discriminant(&decision.reason)

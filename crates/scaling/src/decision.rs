@@ -128,6 +128,15 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Whether another number would be right and something forbids it: worth telling.
+    #[must_use]
+    pub const fn is_held(&self) -> bool {
+        matches!(
+            self,
+            Self::AtMaximum { .. } | Self::LaunchLimit { .. } | Self::Unheard { .. } | Self::CutOff
+        )
+    }
+
     const fn so(self, instances: u32) -> Decision {
         Decision { instances, reason: self }
     }

@@ -30,6 +30,7 @@ const SCENARIOS: &[(&str, &str)] = &[
     scenario!("night"),
     scenario!("no-machines"),
     scenario!("no-manager"),
+    scenario!("only-balancer-dies"),
     scenario!("operator-drains"),
     scenario!("orphans"),
     scenario!("overload-seen-by-balancers"),

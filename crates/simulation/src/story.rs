@@ -42,13 +42,7 @@ impl Story {
         for (&tier, of_tier) in &plan.tiers {
             let decision = &of_tier.decision;
             let changes = decision.instances != of_tier.planned;
-            let is_held = matches!(
-                decision.reason,
-                Reason::AtMaximum { .. }
-                    | Reason::LaunchLimit { .. }
-                    | Reason::Unheard { .. }
-                    | Reason::CutOff
-            );
+            let is_held = decision.reason.is_held();
             let this = (decision.instances, std::mem::discriminant(&decision.reason));
             let is_known = self.told.insert(tier, this) == Some(this);
             if (changes || is_held) && (!is_known || (changes && !is_dry_run)) {
