@@ -56,7 +56,7 @@ pub(crate) fn stand(observed: &Observed, around: &Surroundings<'_>) -> Stand {
     let rounds = observed.misses;
     let is_given_up = rounds >= around.timing.silent_rounds_max && around.most_answer;
     let Some(last) = answer.or(observed.last.as_ref()) else {
-        return match may_serve(observed.instance, around) {
+        return match may_serve(observed, around) {
             true if is_given_up => failed(Cause::Silent { rounds }),
             false if is_late && is_to_answer(observed, around) => failed(Cause::NeverReady),
             _ => fine(InstanceState::Booting),
@@ -83,7 +83,12 @@ pub(crate) fn stand(observed: &Observed, around: &Surroundings<'_>) -> Stand {
 }
 
 /// Whether an instance that this manager has not heard of may carry calls: an earlier one put it there.
-fn may_serve(instance: InstanceId, around: &Surroundings<'_>) -> bool {
+/// The table and the DNS may still name the one whose slot a new machine takes; it is not meant.
+fn may_serve(observed: &Observed, around: &Surroundings<'_>) -> bool {
+    let instance = observed.instance;
+    if observed.machine_state == MachineState::Booting || around.memory.made.contains(&instance) {
+        return false;
+    }
     let owners = around.memory.membership.iter().flat_map(|membership| &membership.proxies);
     let names = around.dns.known().into_iter().flatten();
     owners.map(|member| member.instance).chain(names.copied()).any(|one| one == instance)

@@ -227,7 +227,7 @@ fn settings(random: &mut Random) -> Settings {
         instances_max: balancers_min + number(0, 1),
         ..proxies.clone()
     };
-    let poll_interval = Duration::from_secs(u64::from(number(2, 4)) * 5);
+    let poll_interval = Duration::from_secs(u64::from(number(1, 4)) * 5);
     let timing = Timing {
         poll_interval,
         boot_time: Duration::from_secs(u64::from(number(1, 180))),
