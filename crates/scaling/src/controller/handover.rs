@@ -105,10 +105,15 @@ impl Step<'_> {
         self.of_tier(Tier::LoadBalancer).filter(|one| !self.is_gone(one)).all(|one| {
             match one.node.known().or(one.last.as_ref()) {
                 Some(node) => has_generation(node, next),
-                // While it boots it has no table at all.
-                None => one.machine_state == MachineState::Booting,
+                None => self.has_no_table(one),
             }
         })
+    }
+
+    /// A balancer that boots, or that this manager asked for and has not heard yet, has no table. What
+    /// another one has, which an earlier manager made, is unknown until it answers.
+    pub(super) fn has_no_table(&self, one: &Observed) -> bool {
+        one.machine_state == MachineState::Booting || self.memory.made.contains(&one.instance)
     }
 
     fn is_gone(&self, one: &Observed) -> bool {

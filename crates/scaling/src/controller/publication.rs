@@ -200,8 +200,9 @@ impl Step<'_> {
         }
         self.of_tier(Tier::LoadBalancer)
             .filter(|one| self.state(one.instance) != Some(InstanceState::Failed))
-            // One that this manager never heard of has no table yet, or is about to be heard.
-            .filter_map(|one| one.node.known().or(one.last.as_ref()))
-            .all(|node| has_generation(node, membership.generation))
+            .all(|one| match one.node.known().or(one.last.as_ref()) {
+                Some(node) => has_generation(node, membership.generation),
+                None => self.has_no_table(one),
+            })
     }
 }
