@@ -7,6 +7,7 @@ mod breaker;
 mod cluster;
 mod codec;
 mod engine;
+mod lease;
 mod options;
 mod schema;
 mod statements;
@@ -28,6 +29,7 @@ use crate::clock;
 use crate::error::OpenError;
 use engine::{Done, Engine, Job};
 
+pub use lease::CassandraLease;
 pub use options::{
     CassandraLogin, CassandraOptions, CassandraTls, ReadConsistency, Replication,
     ReplicationStrategy,

@@ -18,7 +18,7 @@
 //! `sqlite/file` and `sqlite/schema.sql` (the file) → `temporary` (the same file in memory) →
 //! `cassandra` (the handle) → `cassandra/engine` (its thread) → `cassandra/statements` and
 //! `cassandra/schema.cql` (the queries, the tables) → `credential_cache` (before any of them) →
-//! `admin` and `copy` (for the command line).
+//! `lease` (which manager leads; `sqlite/lease`, `cassandra/lease`) → `admin` and `copy` (for the command line).
 
 pub mod admin;
 pub mod cassandra;
@@ -26,6 +26,7 @@ mod clock;
 pub mod copy;
 pub mod credential_cache;
 mod error;
+pub mod lease;
 pub mod sqlite;
 pub mod temporary;
 
@@ -36,6 +37,7 @@ use store::{Completion, MemoryStore, Query, Store, StoreCounters, StoreHealth, T
 pub use cassandra::{CassandraOptions, CassandraStore};
 pub use credential_cache::{CacheOptions, CredentialCache};
 pub use error::OpenError;
+pub use lease::open_lease;
 pub use sqlite::{SqliteOptions, SqliteStore};
 pub use temporary::TemporaryFolder;
 

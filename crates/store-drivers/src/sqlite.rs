@@ -7,6 +7,7 @@ mod batch;
 mod codec;
 mod file;
 mod lane;
+mod lease;
 mod statements;
 
 use std::collections::VecDeque;
@@ -22,6 +23,8 @@ use crate::clock;
 use crate::error::OpenError;
 use file::{File, Missing};
 use lane::{Done, Job, Lane, Outbox, Work};
+
+pub use lease::SqliteLease;
 
 /// How a handle behaves; the defaults suit a proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,6 +11,7 @@
 mod bindings;
 mod credentials;
 mod flow;
+mod lease;
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -18,6 +19,8 @@ use std::time::Duration;
 use crate::blocking::Blocking;
 use crate::location::{Aor, Binding, BindingId, UnixMillis};
 use crate::query::{Answer, Query, Store, Wake};
+
+pub use lease::{LeaseFixture, run_lease};
 
 /// A store with nothing in it, on which any number of handles may be opened.
 pub trait Fixture {

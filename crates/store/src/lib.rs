@@ -17,8 +17,8 @@
 //! # Reading order
 //!
 //! `location` and `credential` (the words) → `query` (the seam) → `memory` (the smallest driver) →
-//! `contract` (what every driver owes) → `ledger` (book-keeping they share) → `blocking` (for the
-//! command line) → `health`, `limits`, `error`.
+//! `contract` (what every driver owes) → `lease` (which manager leads) → `ledger` (book-keeping they
+//! share) → `blocking` (for the command line) → `health`, `limits`, `error`.
 
 #![cfg_attr(
     not(test),
@@ -31,6 +31,7 @@ pub mod contract;
 pub mod credential;
 pub mod error;
 pub mod health;
+pub mod lease;
 pub mod ledger;
 pub mod limits;
 pub mod location;
@@ -41,6 +42,7 @@ pub use blocking::Blocking;
 pub use credential::{Credential, CredentialKey};
 pub use error::StoreError;
 pub use health::{Latencies, QueryKind, StoreCounters, StoreHealth};
+pub use lease::{LeaseRow, LeaseStore, MemoryLease, Swapped};
 pub use location::{Aor, Binding, BindingId, BindingKey, Registration, UnixMillis};
 pub use memory::MemoryStore;
 pub use query::{Answer, Completion, Query, Store, Ticket, Wake};

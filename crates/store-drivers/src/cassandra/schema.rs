@@ -63,7 +63,8 @@ pub(super) async fn init(
     let keyspace = &options.keyspace;
     match version(&session, keyspace).await? {
         Some(found) if found.needs > VERSION => return Err(newer(keyspace, &found)),
-        Some(found) if found.has >= VERSION => {}
+        // A table that came without a version of its own may be missing.
+        Some(found) if found.has >= VERSION => add_tables(&session, keyspace).await?,
         Some(_) | None => make(&session, options, replication).await?,
     }
     report(&session, keyspace).await
@@ -136,9 +137,7 @@ async fn make(
     };
     let create = format!("CREATE KEYSPACE IF NOT EXISTS {keyspace} WITH replication = {{{class}}}");
     change(session, create).await?;
-    for statement in statements() {
-        change(session, statement.replace(PLACE, keyspace)).await?;
-    }
+    add_tables(session, keyspace).await?;
     for (component, version) in [(NEEDS, OLDEST_PROGRAM), (HAS, VERSION)] {
         let row = format!("(component, version) VALUES ('{component}', {version})");
         change(session, format!("INSERT INTO {keyspace}.schema_version {row}")).await?;
@@ -158,6 +157,13 @@ async fn nodes_in_time(session: &Session, wanted: usize) -> usize {
         let _ = session.refresh_metadata().await;
     }
     nodes(session).len()
+}
+
+async fn add_tables(session: &Session, keyspace: &str) -> Result<(), OpenError> {
+    for statement in statements() {
+        change(session, statement.replace(PLACE, keyspace)).await?;
+    }
+    Ok(())
 }
 
 /// The statements of the file without its comments.
@@ -261,7 +267,7 @@ mod tests {
     #[test]
     fn the_file_holds_whole_statements_that_may_be_repeated() {
         let statements: Vec<String> = statements().collect();
-        assert_eq!(statements.len(), 3);
+        assert_eq!(statements.len(), 4);
         for statement in statements {
             assert!(statement.starts_with("CREATE TABLE IF NOT EXISTS KEYSPACE."), "{statement}");
             assert!(!statement.contains("--"));

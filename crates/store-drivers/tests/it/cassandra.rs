@@ -7,13 +7,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use scylla::client::session_builder::SessionBuilder;
-use store::contract::Fixture;
+use store::contract::{Fixture, LeaseFixture, run_lease};
 use store::limits::ROWS_PER_AOR_MAX;
-use store::{Answer, Binding, Blocking, Query, Store, StoreError, UnixMillis, Wake};
+use store::{Answer, Binding, Blocking, LeaseStore, Query, Store, StoreError, UnixMillis, Wake};
 use store_drivers::cassandra::{
     self, CassandraLogin, CassandraTls, Replication, ReplicationStrategy,
 };
-use store_drivers::{CassandraOptions, CassandraStore, OpenError, StoreLocation};
+use store_drivers::{CassandraOptions, CassandraStore, OpenError, StoreLocation, open_lease};
 
 use super::{NOW, aor, binding, contract, write};
 
@@ -98,7 +98,10 @@ impl Keyspace {
     fn fresh() -> Self {
         let keyspace = options().keyspace;
         cassandra::init(&options(), &replication()).expect("made");
-        execute(&["credentials", "location"].map(|table| format!("TRUNCATE {keyspace}.{table}")));
+        execute(
+            &["credentials", "location", "lease"]
+                .map(|table| format!("TRUNCATE {keyspace}.{table}")),
+        );
         Self
     }
 
@@ -111,6 +114,12 @@ impl Fixture for Keyspace {
     fn open(&self, wake: Wake) -> Box<dyn Store> {
         let location = StoreLocation::Cassandra(options());
         Box::new(store_drivers::open(&location, wake).expect("opened"))
+    }
+}
+
+impl LeaseFixture for Keyspace {
+    fn open(&self) -> Box<dyn LeaseStore> {
+        open_lease(&StoreLocation::Cassandra(options()), Duration::from_secs(10))
     }
 }
 
@@ -132,6 +141,7 @@ fn cassandra_keeps_the_contract() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(_node) = Node::up(&[]) else { return };
     contract::run(&|| Box::new(Keyspace::fresh()));
+    run_lease(&|| Box::new(Keyspace::fresh()));
     an_address_keeps_its_live_rows_and_the_latest_of_the_expired();
     two_writers_of_one_millisecond_do_not_mix_their_rows();
     an_unreadable_row_is_named_and_the_others_are_served();

@@ -1,10 +1,11 @@
 //! What every driver owes, for each of them as the binary opens it: one suite.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use store::contract::{self, Fixture};
-use store::{MemoryStore, Store, Wake};
-use store_drivers::{StoreLocation, TemporaryFolder};
+use store::contract::{self, Fixture, LeaseFixture};
+use store::{LeaseStore, MemoryStore, Store, Wake};
+use store_drivers::{StoreLocation, TemporaryFolder, open_lease};
 
 use super::{folder, registrar};
 
@@ -31,6 +32,12 @@ impl Fixture for OnDisk {
     }
 }
 
+impl LeaseFixture for OnDisk {
+    fn open(&self) -> Box<dyn LeaseStore> {
+        open_lease(&StoreLocation::sqlite(self.0.store_path()), Duration::from_secs(10))
+    }
+}
+
 #[test]
 fn memory_keeps_the_contract() {
     run(&|| Box::new(InProcess(MemoryStore::new(Arc::new(|| ())))));
@@ -39,6 +46,33 @@ fn memory_keeps_the_contract() {
 #[test]
 fn sqlite_keeps_the_contract() {
     run(&|| Box::new(OnDisk(folder())));
+}
+
+#[test]
+fn sqlite_keeps_the_contract_of_the_lease() {
+    contract::run_lease(&|| Box::new(OnDisk(folder())));
+}
+
+/// The file is away for a while: calls fail, the lease is there again with it, and no empty file
+/// takes its place, in which another could lead.
+#[test]
+fn a_lease_is_kept_with_its_file() {
+    let fixture = OnDisk(folder());
+    let (path, mut lease) = (fixture.0.store_path(), LeaseFixture::open(&fixture));
+    let row = store::LeaseRow {
+        holder: "one".to_owned(),
+        fence: 7,
+        renewals: 1,
+        duration: Duration::from_secs(1),
+    };
+    assert_eq!(lease.swap(None, &row), Ok(store::Swapped::Done));
+    let away = path.with_extension("away");
+    std::fs::rename(&path, &away).expect("moved");
+    assert!(lease.read().is_err_and(|error| error.is_transient()));
+    assert!(lease.swap(Some(&row), &row).is_err_and(|error| error.is_transient()));
+    assert!(!path.exists(), "no other file was made");
+    std::fs::rename(&away, &path).expect("put back");
+    assert_eq!(lease.read(), Ok(Some(row)));
 }
 
 #[test]
