@@ -24,8 +24,8 @@ pub struct LsmConfiguration {
     /// The journal's file; older lines are kept beside it as `….1`.
     pub journal: PathBuf,
     pub journal_limits: JournalLimits,
-    /// First half of every generation.
-    pub fence: u64,
+    /// Which manager this is, as in `manager-2`.
+    pub name: String,
     pub store: StoreWatch,
 }
 

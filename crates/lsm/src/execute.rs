@@ -13,6 +13,7 @@ use scaling::{Action, ZoneEntry};
 use tokio::task::JoinSet;
 
 use crate::config::NodeTemplate;
+use crate::lease::Leadership;
 use crate::nodes::NodeAccess;
 
 /// The file that a node starts from.
@@ -42,6 +43,9 @@ pub(crate) struct Tools {
     pub(crate) dns: Arc<dyn DnsProvider>,
     pub(crate) nodes: Arc<dyn NodeAccess>,
     pub(crate) template: Arc<NodeTemplate>,
+    pub(crate) leadership: Arc<Leadership>,
+    /// Of the reign in whose name all is done.
+    pub(crate) fence: u64,
     pub(crate) dns_ttl: Duration,
     pub(crate) act_timeout: Duration,
 }
@@ -69,7 +73,8 @@ impl Backoff {
     }
 }
 
-/// Does the actions in their order; neighbours of one kind at the same time.
+/// Does the actions in their order, neighbours of one kind at the same time; ends when the lease may
+/// not be renewed in time. What is not done is for whoever leads then.
 pub(crate) async fn execute(
     actions: Vec<Action>,
     tools: &Tools,
@@ -80,7 +85,7 @@ pub(crate) async fn execute(
     let mut outcomes = Vec::new();
     let acts = actions.into_iter().flat_map(|action| split(action, controls));
     let mut acts: Vec<Act> = acts.filter(|act| backoff.allows(&act.key(), now_ms)).collect();
-    while !acts.is_empty() {
+    while !acts.is_empty() && tools.leadership.may_act(tools.fence) {
         let kind = acts.first().map(std::mem::discriminant);
         let same = acts.iter().take_while(|act| Some(std::mem::discriminant(*act)) == kind).count();
         let mut running = JoinSet::new();
@@ -89,9 +94,14 @@ pub(crate) async fn execute(
             running.spawn(async move {
                 let key = act.key();
                 let limit = tools.act_timeout;
-                let done = match tokio::time::timeout(limit, act.perform(&tools)).await {
-                    Ok(done) => done,
-                    Err(_) => Err(format!("not done within {} s", limit.as_secs())),
+                let done = tokio::select! {
+                    done = act.perform(&tools) => done,
+                    () = tools.leadership.lost(tools.fence) => {
+                        Err("the lease was not renewed in time".to_owned())
+                    }
+                    () = tokio::time::sleep(limit) => {
+                        Err(format!("not done within {} s", limit.as_secs()))
+                    }
                 };
                 (place, key, act.outcome(done))
             });
@@ -176,7 +186,8 @@ impl Act {
                 tools.dns.publish(&zone).await.map_err(|error| error.to_string())
             }
             Self::Drain { control, on, .. } => {
-                tools.nodes.drain(*control, *on).await.map_err(|error| error.to_string())
+                let drained = tools.nodes.drain(*control, *on, tools.fence).await;
+                drained.map_err(|error| error.to_string())
             }
             Self::Terminate { machine, .. } => {
                 let machine = MachineId::new(machine.clone());
@@ -268,7 +279,8 @@ fn named(balancers: &[ZoneEntry]) -> String {
 
 fn request(instance: InstanceId, tools: &Tools) -> Result<MachineRequest, String> {
     let addresses = tools.compute.addresses(instance).map_err(|error| error.to_string())?;
-    let node = tools.template.configuration(instance, addresses);
+    let mut node = tools.template.configuration(instance, addresses);
+    node.origin.fence = tools.fence;
     let content = serde_json::to_vec_pretty(&node).map_err(|error| error.to_string())?;
     Ok(MachineRequest {
         instance,

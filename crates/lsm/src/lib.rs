@@ -12,21 +12,25 @@
 //! - What did not answer is unknown, never zero.
 //! - Every decision and every act goes into the journal with its reason.
 //! - A failed act is tried again in a later round, ever more slowly; none is remembered as done.
+//! - It acts only while it holds the lease, with a margin; nodes obey no lower fence.
 //! - When it stops, the nodes go on.
 //!
 //! # Reading order
 //!
-//! `config` → `observe` and `rates` (what is) → `reconcile` (the loop) → `execute` (what is done)
+//! `config` → `lease` (whether it leads) → `observe` and `rates` (what is) → `reconcile` (the loop), `reign` (its
+//! beginning and end) → `execute` (what is done)
 //! → `journal`, `report` and `store_tier` (what is told) → `service` (how it is started and asked).
 
 mod clock;
 mod config;
 mod execute;
 mod journal;
+mod lease;
 mod nodes;
 mod observe;
 mod rates;
 mod reconcile;
+mod reign;
 mod report;
 mod service;
 mod store_tier;
@@ -34,6 +38,7 @@ mod store_tier;
 pub use clock::{Clock, SystemClock};
 pub use config::{JournalLimits, LsmConfiguration, NodeTemplate, Settings};
 pub use journal::Journal;
+pub use lease::{IsGone, Keeper, Leadership, Lease};
 pub use nodes::{HttpNodes, NodeAccess};
 pub use reconcile::{Manager, Pace, Seams};
 pub use service::{Lsm, LsmError, start, terminate_all};

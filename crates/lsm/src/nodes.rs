@@ -36,12 +36,12 @@ pub trait NodeAccess: Send + Sync {
         membership: &Membership,
     ) -> Result<(), ClientError>;
 
-    /// Starts or reverses a drain.
+    /// Starts or reverses a drain, in the name of the manager with this fence.
     ///
     /// # Errors
     ///
-    /// Those of [`ClientError`].
-    async fn drain(&self, control: SocketAddr, on: bool) -> Result<(), ClientError>;
+    /// `Refused` if it has heard of a higher fence.
+    async fn drain(&self, control: SocketAddr, on: bool, fence: u64) -> Result<(), ClientError>;
 }
 
 /// Nodes over HTTP.
@@ -79,7 +79,7 @@ impl NodeAccess for HttpNodes {
         self.client.at(control).put_membership(membership).await.map(|_| ())
     }
 
-    async fn drain(&self, control: SocketAddr, on: bool) -> Result<(), ClientError> {
-        self.client.at(control).drain(on).await.map(|_| ())
+    async fn drain(&self, control: SocketAddr, on: bool, fence: u64) -> Result<(), ClientError> {
+        self.client.at(control).drain(on, fence).await.map(|_| ())
     }
 }

@@ -181,6 +181,12 @@ impl Observer {
 }
 
 impl Snapshot {
+    /// The highest fence that any node obeys.
+    pub(crate) fn fence_obeyed(&self) -> u64 {
+        let nodes = self.nodes.values().filter_map(|seen| seen.last.as_ref());
+        nodes.map(|last| last.fence).max().unwrap_or(0)
+    }
+
     /// The tier's poll.
     pub(crate) fn poll(
         &self,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +13,10 @@ use provider::{ComputeProvider, DnsProvider, Zone};
 use scaling::{Action, Memory, Plan, Reason, RoundKind, Standing, TierInput, View, step};
 
 use crate::clock::Clock;
-use crate::config::{LsmConfiguration, NodeTemplate, Settings};
+use crate::config::{JournalLimits, LsmConfiguration, NodeTemplate, Settings};
 use crate::execute::{Backoff, Outcome, Tools, execute};
 use crate::journal::Journal;
+use crate::lease::Leadership;
 use crate::nodes::NodeAccess;
 use crate::observe::{Observer, Snapshot, Sources};
 use crate::report;
@@ -31,6 +33,8 @@ pub struct Seams {
     pub dns: Arc<dyn DnsProvider>,
     pub nodes: Arc<dyn NodeAccess>,
     pub clock: Arc<dyn Clock>,
+    /// Whether it may act. Somebody takes the turns of the lease meanwhile.
+    pub leadership: Arc<Leadership>,
 }
 
 /// How soon another look is worthwhile.
@@ -44,26 +48,31 @@ pub enum Pace {
 
 /// The manager without its loop and its server.
 pub struct Manager {
-    settings: Settings,
-    template: Arc<NodeTemplate>,
-    rows: u32,
-    fence: u64,
-    seams: Seams,
-    shared: Arc<Shared>,
-    observer: Observer,
-    store: StoreWatch,
+    pub(crate) settings: Settings,
+    pub(crate) template: Arc<NodeTemplate>,
+    pub(crate) rows: u32,
+    pub(crate) name: String,
+    pub(crate) journal: (PathBuf, JournalLimits),
+    /// What it leads with now; `None`: it stands by.
+    pub(crate) reign: Option<u64>,
+    /// It said that it does not act although the lease is its own.
+    pub(crate) is_pausing: bool,
+    pub(crate) seams: Seams,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) observer: Observer,
+    pub(crate) store: StoreWatch,
     /// The last advice about the store that was told.
-    advised: String,
-    polls: BTreeMap<Tier, Vec<Poll>>,
-    memory: Memory,
-    standings: Option<BTreeMap<InstanceId, Standing>>,
-    backoff: Backoff,
+    pub(crate) advised: String,
+    pub(crate) polls: BTreeMap<Tier, Vec<Poll>>,
+    pub(crate) memory: Memory,
+    pub(crate) standings: Option<BTreeMap<InstanceId, Standing>>,
+    pub(crate) backoff: Backoff,
     /// The last decision told of each tier.
-    told: BTreeMap<Tier, (u32, Reason)>,
+    pub(crate) told: BTreeMap<Tier, (u32, Reason)>,
     /// The last failure to observe told.
-    blind: Option<String>,
-    rounds_total: u64,
-    started_at_ms: u64,
+    pub(crate) blind: Option<String>,
+    pub(crate) rounds_total: u64,
+    pub(crate) started_at_ms: u64,
 }
 
 impl Manager {
@@ -73,15 +82,19 @@ impl Manager {
     ///
     /// If the journal can be neither opened nor made.
     pub fn new(config: LsmConfiguration, seams: Seams) -> std::io::Result<Self> {
-        let journal = Journal::open(&config.journal, config.journal_limits)?;
         let started_at_ms = seams.clock.unix_ms();
-        let status = manager_status(&config.settings, started_at_ms, 0);
-        let shared = Shared::new(journal, report::nothing_yet(started_at_ms, status));
-        let mut manager = Self {
+        let journal = (config.journal, config.journal_limits);
+        // Whoever leads writes it; that it can be written is better known now.
+        Journal::open(&journal.0, journal.1)?;
+        let shared = Shared::new(report::nothing_yet(started_at_ms, ManagerStatus::default()));
+        let manager = Self {
             rows: config.template.base.rows,
             settings: config.settings,
             template: Arc::new(config.template),
-            fence: config.fence,
+            name: config.name,
+            journal,
+            reign: None,
+            is_pausing: false,
             seams,
             shared: Arc::new(shared),
             observer: Observer::default(),
@@ -96,8 +109,7 @@ impl Manager {
             rounds_total: 0,
             started_at_ms,
         };
-        let text = format!("manager starts, process {}", std::process::id());
-        manager.tell(report::event(started_at_ms, EventKind::Manager, text));
+        manager.report_standing();
         Ok(manager)
     }
 
@@ -128,19 +140,16 @@ impl Manager {
         self.turn(RoundKind::Settle).await
     }
 
-    /// Says goodbye; the nodes go on.
-    pub(crate) fn leave(&mut self) {
-        let now_ms = self.seams.clock.unix_ms();
-        self.tell(report::event(now_ms, EventKind::Manager, "manager stops, the nodes go on"));
-        self.shared.sync_journal();
-    }
-
     async fn turn(&mut self, kind: RoundKind) -> Pace {
         if let Some(settings) = self.shared.take_settings() {
+            self.seams.leadership.set_poll_interval(settings.timing.poll_interval);
             self.settings = settings;
-            let now_ms = self.seams.clock.unix_ms();
-            self.tell(report::event(now_ms, EventKind::Manager, "new settings taken"));
+            self.say("new settings taken");
         }
+        let Some(fence) = self.leading().await else {
+            self.report_standing();
+            return Pace::Poll;
+        };
         self.rounds_total += 1;
         let observed = self.observe(kind).await;
         let Some(snapshot) = observed else {
@@ -150,16 +159,24 @@ impl Manager {
         if kind == RoundKind::Poll {
             self.count_polls(&snapshot);
         }
+        let obeyed = snapshot.fence_obeyed();
+        if obeyed > fence {
+            self.say(format!(
+                "fence {fence} is too low: nodes obey {obeyed}; a higher one is asked for"
+            ));
+            self.seams.leadership.saw_fence(obeyed);
+            return Pace::Poll;
+        }
         let now_ms = self.seams.clock.unix_ms();
         let asked = self.shared.asked_to_drain(&snapshot);
-        let mut plan = self.plan(now_ms, &snapshot, &asked);
+        let mut plan = self.plan(now_ms, fence, &snapshot, &asked);
         if kind == RoundKind::Settle {
             plan.memory.rounds = self.memory.rounds;
         }
         self.memory = plan.memory.clone();
         self.tell_decisions(now_ms, &plan);
         self.tell_changes(now_ms, &plan);
-        let outcomes = self.act(now_ms, &plan, &snapshot).await;
+        let outcomes = self.act(now_ms, fence, &plan, &snapshot).await;
         let zone = self.zone().await;
         self.report(now_ms, &snapshot, &plan, zone.as_ref());
         self.shared.sync_journal();
@@ -206,7 +223,13 @@ impl Manager {
         }
     }
 
-    fn plan(&self, now_ms: u64, snapshot: &Snapshot, asked: &BTreeSet<InstanceId>) -> Plan {
+    fn plan(
+        &self,
+        now_ms: u64,
+        fence: u64,
+        snapshot: &Snapshot,
+        asked: &BTreeSet<InstanceId>,
+    ) -> Plan {
         let input = |tier, policy| TierInput {
             policy,
             polls: self.polls.get(&tier).map_or(&[], Vec::as_slice),
@@ -223,7 +246,7 @@ impl Manager {
             held: snapshot.held.as_ref(),
             asked_to_drain: asked,
             rows: self.rows,
-            fence: self.fence,
+            fence,
             is_dry_run: self.settings.is_dry_run,
             memory: &self.memory,
         })
@@ -277,7 +300,13 @@ impl Manager {
         }
     }
 
-    async fn act(&mut self, now_ms: u64, plan: &Plan, snapshot: &Snapshot) -> Vec<Outcome> {
+    async fn act(
+        &mut self,
+        now_ms: u64,
+        fence: u64,
+        plan: &Plan,
+        snapshot: &Snapshot,
+    ) -> Vec<Outcome> {
         let controls: BTreeMap<InstanceId, SocketAddr> = snapshot
             .machines
             .iter()
@@ -288,6 +317,8 @@ impl Manager {
             dns: Arc::clone(&self.seams.dns),
             nodes: Arc::clone(&self.seams.nodes),
             template: Arc::clone(&self.template),
+            leadership: Arc::clone(&self.seams.leadership),
+            fence,
             dns_ttl: self.settings.timing.dns_ttl,
             act_timeout: self.settings.act_timeout,
         };
@@ -314,41 +345,12 @@ impl Manager {
     }
 
     fn report(&mut self, now_ms: u64, snapshot: &Snapshot, plan: &Plan, zone: Option<&Zone>) {
-        let status = manager_status(&self.settings, self.started_at_ms, self.rounds_total);
+        let status = self.manager_status();
         let mut fleet = report::fleet_status(now_ms, status, &self.settings, snapshot, plan, zone);
         let store = store_tier::status(&self.store, snapshot);
-        if self.advised != store.advice {
-            self.advised.clone_from(&store.advice);
-            let well = "all is well with it again";
-            let text = if store.advice.is_empty() { well } else { store.advice.as_str() };
-            let about = Some(Tier::Store.name().to_owned());
-            self.tell(Event { tier: about, ..report::event(now_ms, EventKind::Manager, text) });
-        }
+        self.tell_advice(now_ms, &store.advice);
         fleet.store = Some(store);
         self.shared.publish(fleet);
-    }
-
-    /// Into the journal, and into the log.
-    fn tell(&mut self, event: Event) {
-        let about = event.instance.map(|instance| instance.to_string());
-        let about = about.or_else(|| event.tier.clone()).unwrap_or_else(|| "fleet".to_owned());
-        match event.kind {
-            EventKind::Failure => tracing::warn!(about, "{}", event.text),
-            _ => tracing::info!(about, "{}", event.text),
-        }
-        self.shared.append(event);
-    }
-}
-
-fn manager_status(settings: &Settings, started_at_ms: u64, rounds_total: u64) -> ManagerStatus {
-    let poll = settings.timing.poll_interval;
-    ManagerStatus {
-        pid: std::process::id(),
-        started_at_ms,
-        rounds_total,
-        poll_interval_ms: u64::try_from(poll.as_millis()).unwrap_or(u64::MAX),
-        dry_run: settings.is_dry_run,
-        frozen: settings.proxies.is_frozen && settings.balancers.is_frozen,
     }
 }
 

@@ -97,6 +97,8 @@ fn instance_status(
         answers,
         incarnation: last.map(|last| last.incarnation),
         pid: last.map(|last| last.pid),
+        version: last.map_or_else(String::new, |last| last.version.clone()),
+        build: last.map_or_else(String::new, |last| last.build.clone()),
         created_at_ms: machine.created_at_ms,
         load_cps: cps(seen.load.at_least),
         cpu_percent: rates.cpu_percent,
@@ -183,6 +185,18 @@ pub(crate) fn metrics(fleet: &FleetStatus) -> String {
     };
     let rounds = fleet.manager.rounds_total as f64;
     let plain = |value: f64| vec![(String::new(), value)];
+    family(
+        "sipcloud_manager_leads",
+        "gauge",
+        "1: this manager acts; 0: it stands by, or cannot renew its lease.",
+        plain(f64::from(u8::from(fleet.manager.leads))),
+    );
+    family(
+        "sipcloud_manager_fence",
+        "gauge",
+        "Fence of its lease; it rises with every change of leaders.",
+        plain(fleet.manager.fence as f64),
+    );
     family(
         "sipcloud_manager_rounds_total",
         "counter",

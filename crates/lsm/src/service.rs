@@ -3,19 +3,20 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 use fleet::InstanceId;
-use node_api::wire::{Event, EventsPage, FleetStatus};
+use node_api::wire::{Event, EventKind, EventsPage, FleetStatus, ManagerStatus};
 use node_api::{ClientError, DrainError, ManagerHandle, Server, serve_manager};
 use provider::{ComputeProvider, DnsProvider, ProviderError};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::clock::SystemClock;
+use crate::clock::{Clock, SystemClock};
 use crate::config::{LsmConfiguration, Settings};
 use crate::journal::Journal;
+use crate::lease::{Keeper, Lease};
 use crate::nodes::HttpNodes;
 use crate::observe::Snapshot;
 use crate::reconcile::{Manager, Pace, Seams};
@@ -28,6 +29,8 @@ pub enum LsmError {
     Journal(#[source] io::Error),
     #[error("make a client for the nodes: {0}")]
     Client(#[from] ClientError),
+    #[error("start the lease: {0}")]
+    Lease(#[source] io::Error),
     #[error("serve the manager's interface on {listen}: {source}")]
     Serve { listen: SocketAddr, source: io::Error },
 }
@@ -39,29 +42,40 @@ pub struct Lsm {
     shared: Arc<Shared>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
+    keeper: std::thread::JoinHandle<()>,
+    /// Dropped when the last act is over: then the lease is given back.
+    keep: mpsc::Sender<()>,
+    holds: watch::Receiver<bool>,
 }
 
-/// Starts the manager: its loop and its interface. Needs a tokio runtime.
+/// Starts the manager: its loop, its lease and its interface. Needs a tokio runtime.
 ///
 /// # Errors
 ///
 /// If the journal, the HTTP client or the address cannot be had.
 pub async fn start(
     config: LsmConfiguration,
+    lease: Lease,
     compute: Arc<dyn ComputeProvider>,
     dns: Arc<dyn DnsProvider>,
 ) -> Result<Lsm, LsmError> {
     let (listen, token) = (config.listen, config.token.clone());
     // Each call has a tighter limit of its own.
     let nodes = HttpNodes::new(&config.template.base.control.token, config.settings.act_timeout)?;
-    let seams = Seams { compute, dns, nodes: Arc::new(nodes), clock: Arc::new(SystemClock) };
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let keeper = Keeper::new(lease, config.settings.timing.poll_interval, Arc::clone(&clock));
+    let leadership = keeper.leadership();
+    let holds = leadership.holds();
+    let seams = Seams { compute, dns, nodes: Arc::new(nodes), clock, leadership };
     let manager = Manager::new(config, seams).map_err(LsmError::Journal)?;
     let served = serve_manager(listen, &token, manager.handle()).await;
     let server = served.map_err(|source| LsmError::Serve { listen, source })?;
     let shared = manager.shared();
     let (stop, stopped) = watch::channel(false);
+    let (keep, released) = mpsc::channel();
+    let keeper = keeper.start(released).map_err(LsmError::Lease)?;
     let task = tokio::spawn(run(manager, stopped));
-    Ok(Lsm { server, shared, stop, task })
+    Ok(Lsm { server, shared, stop, task, keeper, keep, holds })
 }
 
 /// Removes every machine of the fleet at once.
@@ -90,6 +104,7 @@ pub async fn terminate_all(compute: &Arc<dyn ComputeProvider>) -> Result<(), Pro
 /// Polls at every interval, and looks sooner at a fleet in motion.
 async fn run(mut manager: Manager, mut stopped: watch::Receiver<bool>) {
     let shared = manager.shared();
+    let mut holds = manager.seams.leadership.holds();
     let mut next_poll = Instant::now();
     let mut pace = Pace::Poll;
     loop {
@@ -103,6 +118,8 @@ async fn run(mut manager: Manager, mut stopped: watch::Receiver<bool>) {
             // An error means that the `Lsm` was dropped.
             _ = stopped.wait_for(|&stop| stop) => break,
             () = shared.wake.notified() => {}
+            // The other end lives as long as the leadership does.
+            _ = holds.changed() => {}
             () = tokio::time::sleep_until(settle_at) => {}
         }
         let now = Instant::now();
@@ -114,7 +131,7 @@ async fn run(mut manager: Manager, mut stopped: watch::Receiver<bool>) {
             manager.settle().await
         };
     }
-    manager.leave();
+    manager.leave().await;
 }
 
 impl Lsm {
@@ -136,18 +153,29 @@ impl Lsm {
         self.shared.wake.notify_one();
     }
 
+    /// Whether the lease is this manager's.
+    #[must_use]
+    pub fn holds(&self) -> watch::Receiver<bool> {
+        self.holds.clone()
+    }
+
     /// Returns if the loop ended without having been stopped, which is a bug.
     pub async fn ended(&mut self) {
         // A panic of the loop is the very thing that is waited for.
         let _ = (&mut self.task).await;
     }
 
-    /// Finishes the round in progress and stops. The nodes go on.
+    /// Finishes the round in progress, stops, and gives the lease back. The nodes go on.
     pub async fn stop(self) {
         // Fails only if the loop has ended.
         let _ = self.stop.send(true);
         if let Err(error) = self.task.await {
             tracing::error!(%error, "the manager's loop broke off");
+        }
+        drop(self.keep);
+        let keeper = self.keeper;
+        if tokio::task::spawn_blocking(move || keeper.join()).await.is_err() {
+            tracing::error!("the lease's thread cannot be waited for");
         }
         self.server.stop().await;
     }
@@ -157,7 +185,8 @@ impl Lsm {
 #[derive(Debug)]
 pub(crate) struct Shared {
     fleet: Mutex<FleetStatus>,
-    journal: Mutex<Journal>,
+    /// `None` while another manager leads: it is theirs.
+    journal: Mutex<Option<Journal>>,
     asked: Mutex<BTreeSet<InstanceId>>,
     new_settings: Mutex<Option<Settings>>,
     /// Something was asked for that the loop should not sleep over.
@@ -169,10 +198,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    pub(crate) fn new(journal: Journal, fleet: FleetStatus) -> Self {
+    pub(crate) fn new(fleet: FleetStatus) -> Self {
         Self {
             fleet: Mutex::new(fleet),
-            journal: Mutex::new(journal),
+            journal: Mutex::default(),
             asked: Mutex::default(),
             new_settings: Mutex::default(),
             wake: Notify::new(),
@@ -183,15 +212,37 @@ impl Shared {
         *lock(&self.fleet) = fleet;
     }
 
+    /// A standby knows nothing of the fleet; a leader that pauses shows what it knew.
+    pub(crate) fn publish_manager(&self, manager: ManagerStatus, is_leader: bool) {
+        let mut fleet = lock(&self.fleet);
+        if !is_leader {
+            *fleet = report::nothing_yet(fleet.at_ms, ManagerStatus::default());
+        }
+        fleet.manager = manager;
+    }
+
+    pub(crate) fn begin_journal(&self, journal: Journal) {
+        *lock(&self.journal) = Some(journal);
+    }
+
+    pub(crate) fn end_journal(&self) {
+        *lock(&self.journal) = None;
+        lock(&self.asked).clear();
+    }
+
     /// A journal that cannot be written is told of in the log and does not stop the manager.
     pub(crate) fn append(&self, event: Event) {
-        if let Err(error) = lock(&self.journal).append(event) {
+        let mut journal = lock(&self.journal);
+        let Some(journal) = journal.as_mut() else { return };
+        if let Err(error) = journal.append(event) {
             tracing::error!(%error, "the journal cannot be written");
         }
     }
 
     pub(crate) fn sync_journal(&self) {
-        if let Err(error) = lock(&self.journal).sync() {
+        let mut journal = lock(&self.journal);
+        let Some(journal) = journal.as_mut() else { return };
+        if let Err(error) = journal.sync() {
             tracing::error!(%error, "the journal cannot be brought to the disk");
         }
     }
@@ -214,22 +265,59 @@ impl Shared {
     }
 }
 
+impl Shared {
+    fn expect_leading(&self) -> Result<(), DrainError> {
+        if lock(&self.journal).is_some() {
+            return Ok(());
+        }
+        Err(DrainError::NotLeading { leader: lock(&self.fleet).manager.leader.clone() })
+    }
+
+    fn expect_known(&self, instance: InstanceId) -> Result<(), DrainError> {
+        self.expect_leading()?;
+        let is_known = lock(&self.fleet).instances.iter().any(|one| one.instance == instance);
+        if is_known { Ok(()) } else { Err(DrainError::Unknown { instance }) }
+    }
+
+    fn tell_operators_wish(&self, instance: InstanceId, text: String) {
+        let tier = Some(instance.tier.name().to_owned());
+        let event = report::event(SystemClock.unix_ms(), EventKind::Act, text);
+        self.append(Event { tier, instance: Some(instance), ..event });
+    }
+}
+
 impl ManagerHandle for Shared {
     fn fleet(&self) -> FleetStatus {
         lock(&self.fleet).clone()
     }
 
     fn events(&self, after: u64, limit: usize) -> EventsPage {
-        lock(&self.journal).events(after, limit)
+        let none = || EventsPage { last: after, ..EventsPage::default() };
+        lock(&self.journal).as_ref().map_or_else(none, |journal| journal.events(after, limit))
     }
 
-    fn drain(&self, instance: InstanceId) -> Result<(), DrainError> {
-        let is_known = lock(&self.fleet).instances.iter().any(|one| one.instance == instance);
-        if !is_known {
-            return Err(DrainError::Unknown { instance });
+    fn drain(&self, instance: InstanceId, why: &str) -> Result<(), DrainError> {
+        self.expect_known(instance)?;
+        if lock(&self.asked).insert(instance) {
+            let why = if why.is_empty() { "an operator" } else { why };
+            self.tell_operators_wish(instance, format!("asked to drain: {why}"));
         }
-        lock(&self.asked).insert(instance);
         self.wake.notify_one();
+        Ok(())
+    }
+
+    fn keep(&self, instance: InstanceId) -> Result<(), DrainError> {
+        self.expect_known(instance)?;
+        if lock(&self.asked).remove(&instance) {
+            self.tell_operators_wish(instance, "asked to stay, if it still serves".to_owned());
+        }
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    fn note(&self, text: &str) -> Result<(), DrainError> {
+        self.expect_leading()?;
+        self.append(report::event(SystemClock.unix_ms(), EventKind::Manager, text));
         Ok(())
     }
 

@@ -5,9 +5,13 @@ use std::time::Duration;
 
 use fleet::InstanceId;
 use reqwest::Method;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::wire::{DrainAnswer, EventsPage, FleetStatus, Membership, NodeStatus, Problem, Secret};
+use crate::wire::{
+    DrainAnswer, DrainOrder, DrainRequest, EventsPage, FleetStatus, Membership, NodeStatus, Note,
+    Problem, Secret,
+};
 
 /// Largest answer that is read.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -97,20 +101,19 @@ impl NodeClient {
         &self,
         membership: &fleet::Membership,
     ) -> Result<NodeStatus, ClientError> {
-        let address = self.caller.address;
-        let body = serde_json::to_vec(&Membership::from(membership))
-            .map_err(|error| ClientError::Answer { address, why: error.to_string() })?;
+        let body = self.caller.json(&Membership::from(membership))?;
         self.caller.call(Method::PUT, "/v1/membership", Some(body)).await
     }
 
-    /// Starts or reverses a drain.
+    /// Starts or reverses a drain, in the name of the manager with this fence.
     ///
     /// # Errors
     ///
-    /// See [`ClientError::is_transient`].
-    pub async fn drain(&self, on: bool) -> Result<DrainAnswer, ClientError> {
+    /// `Refused` with 409 if the node has heard of a higher fence.
+    pub async fn drain(&self, on: bool, fence: u64) -> Result<DrainAnswer, ClientError> {
         let method = if on { Method::POST } else { Method::DELETE };
-        self.caller.call(method, "/v1/drain", None).await
+        let body = self.caller.json(&DrainRequest { fence: Some(fence) })?;
+        self.caller.call(method, "/v1/drain", Some(body)).await
     }
 
     /// Prometheus text.
@@ -165,9 +168,30 @@ impl ManagerClient {
     ///
     /// # Errors
     ///
-    /// `Refused` with 404 if there is no such instance, 409 if it is not in service.
-    pub async fn drain(&self, instance: InstanceId) -> Result<DrainAnswer, ClientError> {
-        self.caller.call(Method::POST, &format!("/v1/drain/{instance}"), None).await
+    /// `Refused` with 404 if there is no such instance, 409 if it is not in service or this manager
+    /// does not lead.
+    pub async fn drain(&self, instance: InstanceId, why: &str) -> Result<DrainAnswer, ClientError> {
+        let body = self.caller.json(&DrainOrder { why: why.to_owned() })?;
+        self.caller.call(Method::POST, &format!("/v1/drain/{instance}"), Some(body)).await
+    }
+
+    /// Takes such a wish back, if the instance still serves.
+    ///
+    /// # Errors
+    ///
+    /// As [`drain`](Self::drain).
+    pub async fn keep(&self, instance: InstanceId) -> Result<DrainAnswer, ClientError> {
+        self.caller.call(Method::DELETE, &format!("/v1/drain/{instance}"), None).await
+    }
+
+    /// Writes a line into the journal.
+    ///
+    /// # Errors
+    ///
+    /// `Refused` with 409 if this manager does not lead.
+    pub async fn note(&self, text: &str) -> Result<Note, ClientError> {
+        let body = self.caller.json(&Note { text: text.to_owned() })?;
+        self.caller.call(Method::POST, "/v1/notes", Some(body)).await
     }
 
     /// Prometheus text.
@@ -199,6 +223,11 @@ impl Caller {
             .build()
             .map_err(|error| ClientError::Unreachable { address, why: error.to_string() })?;
         Ok(Self { address, token: token.clone(), timeout, http })
+    }
+
+    fn json(&self, body: &impl Serialize) -> Result<Vec<u8>, ClientError> {
+        serde_json::to_vec(body)
+            .map_err(|error| ClientError::Answer { address: self.address, why: error.to_string() })
     }
 
     async fn call<T: DeserializeOwned>(

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -13,13 +14,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use fleet::{InstanceId, StaleGeneration};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::wire::{DrainAnswer, EventsPage, FleetStatus, Membership, NodeStatus, Problem, Secret};
+use crate::wire::{
+    DrainAnswer, DrainOrder, DrainRequest, EventsPage, FleetStatus, Membership, NodeStatus, Note,
+    Origin, Problem, Secret,
+};
 
 /// Largest body that is read: a membership of some ten thousand workers.
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -64,8 +68,22 @@ pub trait ManagerHandle: Send + Sync {
     ///
     /// # Errors
     ///
-    /// If there is no such instance, or the tier would fall below its minimum.
-    fn drain(&self, instance: InstanceId) -> Result<(), DrainError>;
+    /// If there is no such instance, or this manager does not lead.
+    fn drain(&self, instance: InstanceId, why: &str) -> Result<(), DrainError>;
+
+    /// Takes such a wish back, if nothing has come of it yet.
+    ///
+    /// # Errors
+    ///
+    /// As [`drain`](Self::drain).
+    fn keep(&self, instance: InstanceId) -> Result<(), DrainError>;
+
+    /// Writes a line into the journal.
+    ///
+    /// # Errors
+    ///
+    /// If this manager does not lead: then its journal is another's.
+    fn note(&self, text: &str) -> Result<(), DrainError>;
 
     /// Prometheus text.
     fn metrics(&self) -> String;
@@ -78,6 +96,12 @@ pub enum DrainError {
     Unknown { instance: InstanceId },
     #[error("{instance} is {state} and cannot be drained")]
     NotInService { instance: InstanceId, state: &'static str },
+    #[error("{} and not this manager", leads(leader))]
+    NotLeading { leader: String },
+}
+
+fn leads(leader: &str) -> String {
+    if leader.is_empty() { "nobody leads".to_owned() } else { format!("{leader} leads") }
 }
 
 /// A running server. Dropping it stops it.
@@ -114,8 +138,11 @@ impl Server {
 pub async fn serve(
     listen: SocketAddr,
     token: &Secret,
+    origin: &Origin,
     node: Arc<dyn NodeHandle>,
 ) -> io::Result<Server> {
+    let fence = AtomicU64::new(origin.fence);
+    let guarded = Arc::new(Guarded { node, build: origin.build.clone(), fence });
     let routes = Router::new()
         .route("/v1/status", get(node_status))
         .route("/v1/membership", get(node_membership_in_use).put(node_membership))
@@ -123,7 +150,7 @@ pub async fn serve(
         .route("/live", get(node_live))
         .route("/ready", get(node_ready))
         .route("/metrics", get(node_metrics))
-        .with_state(node);
+        .with_state(guarded);
     start(listen, token, routes).await
 }
 
@@ -140,7 +167,8 @@ pub async fn serve_manager(
     let routes = Router::new()
         .route("/v1/fleet", get(manager_fleet))
         .route("/v1/events", get(manager_events))
-        .route("/v1/drain/{instance}", post(manager_drain))
+        .route("/v1/drain/{instance}", post(manager_drain).delete(manager_keep))
+        .route("/v1/notes", post(manager_note))
         .route("/live", get(|| async { "live\n" }))
         .route("/ready", get(|| async { "ready\n" }))
         .route("/metrics", get(manager_metrics))
@@ -206,14 +234,67 @@ fn problem(status: StatusCode, error: impl ToString) -> Response {
     (status, Json(Problem { error: error.to_string() })).into_response()
 }
 
-type Node = State<Arc<dyn NodeHandle>>;
+/// A node that obeys no manager with a lower fence than one it has heard of, whatever is asked.
+struct Guarded {
+    node: Arc<dyn NodeHandle>,
+    build: String,
+    /// The highest that was obeyed, apart from that of the membership in use.
+    fence: AtomicU64,
+}
+
+impl Guarded {
+    /// # Errors
+    ///
+    /// What a manager that leads no longer is told.
+    fn check(&self, fence: u64) -> Result<(), String> {
+        let have = self.highest(self.node.membership().map(|in_use| in_use.generation.fence));
+        if fence >= have {
+            return Ok(());
+        }
+        Err(format!("fence {fence} is older than {have}: another manager leads"))
+    }
+
+    fn highest(&self, in_use: Option<u64>) -> u64 {
+        self.fence.load(Ordering::Relaxed).max(in_use.unwrap_or(0))
+    }
+
+    fn obeyed(&self, fence: u64) {
+        self.fence.fetch_max(fence, Ordering::Relaxed);
+    }
+
+    fn status(&self) -> NodeStatus {
+        let status = self.node.status();
+        let fence = self.highest(status.generation.map(|in_use| in_use.fence));
+        NodeStatus { build: self.build.clone(), fence, ..status }
+    }
+
+    fn drain(&self, body: &[u8], on: bool) -> Response {
+        // A request without a body is one of a release that says no fence.
+        let request = match body {
+            [] => Ok(DrainRequest::default()),
+            body => serde_json::from_slice(body),
+        };
+        let DrainRequest { fence } = match request {
+            Ok(request) => request,
+            Err(error) => return problem(StatusCode::BAD_REQUEST, error),
+        };
+        if let Err(stale) = fence.map_or(Ok(()), |fence| self.check(fence)) {
+            return problem(StatusCode::CONFLICT, stale);
+        }
+        self.obeyed(fence.unwrap_or(0));
+        self.node.drain(on);
+        Json(DrainAnswer { draining: on }).into_response()
+    }
+}
+
+type Node = State<Arc<Guarded>>;
 
 async fn node_status(State(node): Node) -> Json<NodeStatus> {
     Json(node.status())
 }
 
 async fn node_membership_in_use(State(node): Node) -> Json<Option<Membership>> {
-    Json(node.membership().as_ref().map(Membership::from))
+    Json(node.node.membership().as_ref().map(Membership::from))
 }
 
 async fn node_membership(State(node): Node, body: Bytes) -> Response {
@@ -221,8 +302,15 @@ async fn node_membership(State(node): Node, body: Bytes) -> Response {
         Ok(wire) => wire,
         Err(error) => return problem(StatusCode::BAD_REQUEST, error),
     };
-    match node.put_membership(fleet::Membership::from(&wire)) {
-        Ok(()) => Json(node.status()).into_response(),
+    let fence = wire.generation.fence;
+    if let Err(stale) = node.check(fence) {
+        return problem(StatusCode::CONFLICT, stale);
+    }
+    match node.node.put_membership(fleet::Membership::from(&wire)) {
+        Ok(()) => {
+            node.obeyed(fence);
+            Json(node.status()).into_response()
+        }
         Err(
             stale @ (StaleGeneration::Older { .. } | StaleGeneration::SameNumberOtherDigest { .. }),
         ) => problem(StatusCode::CONFLICT, stale),
@@ -230,14 +318,12 @@ async fn node_membership(State(node): Node, body: Bytes) -> Response {
     }
 }
 
-async fn node_drain(State(node): Node) -> Json<DrainAnswer> {
-    node.drain(true);
-    Json(DrainAnswer { draining: true })
+async fn node_drain(State(node): Node, body: Bytes) -> Response {
+    node.drain(&body, true)
 }
 
-async fn node_undrain(State(node): Node) -> Json<DrainAnswer> {
-    node.drain(false);
-    Json(DrainAnswer { draining: false })
+async fn node_undrain(State(node): Node, body: Bytes) -> Response {
+    node.drain(&body, false)
 }
 
 async fn node_live(State(node): Node) -> Response {
@@ -257,7 +343,7 @@ fn probe(holds: bool, what: &str) -> Response {
 }
 
 async fn node_metrics(State(node): Node) -> Response {
-    prometheus(node.metrics())
+    prometheus(node.node.metrics())
 }
 
 fn prometheus(text: String) -> Response {
@@ -287,13 +373,38 @@ async fn manager_events(
     }
 }
 
-async fn manager_drain(State(manager): Manager, Path(name): Path<String>) -> Response {
+async fn manager_drain(State(manager): Manager, Path(name): Path<String>, body: Bytes) -> Response {
     let instance: InstanceId = match name.parse() {
         Ok(instance) => instance,
         Err(wrong) => return problem(StatusCode::BAD_REQUEST, wrong),
     };
-    match manager.drain(instance) {
-        Ok(()) => (StatusCode::ACCEPTED, Json(DrainAnswer { draining: true })).into_response(),
+    let order: DrainOrder = match &*body {
+        [] => DrainOrder::default(),
+        body => match serde_json::from_slice(body) {
+            Ok(order) => order,
+            Err(wrong) => return problem(StatusCode::BAD_REQUEST, wrong),
+        },
+    };
+    taken(manager.drain(instance, &order.why), DrainAnswer { draining: true })
+}
+
+async fn manager_keep(State(manager): Manager, Path(name): Path<String>) -> Response {
+    match name.parse() {
+        Ok(instance) => taken(manager.keep(instance), DrainAnswer { draining: false }),
+        Err(wrong) => problem(StatusCode::BAD_REQUEST, wrong),
+    }
+}
+
+async fn manager_note(State(manager): Manager, body: Bytes) -> Response {
+    match serde_json::from_slice::<Note>(&body) {
+        Ok(note) => taken(manager.note(&note.text), note),
+        Err(wrong) => problem(StatusCode::BAD_REQUEST, wrong),
+    }
+}
+
+fn taken(result: Result<(), DrainError>, answer: impl Serialize) -> Response {
+    match result {
+        Ok(()) => (StatusCode::ACCEPTED, Json(answer)).into_response(),
         Err(unknown @ DrainError::Unknown { .. }) => problem(StatusCode::NOT_FOUND, unknown),
         Err(refused) => problem(StatusCode::CONFLICT, refused),
     }

@@ -10,17 +10,17 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use configuration::{
-    Cassandra, Control, Digest, Key, KeyError, Keys, Limits, Log, NodeConfiguration, Probing,
-    ReadConsistency, Registration, SipAddresses, StoreConfiguration, StoreKind, Timers,
+    Cassandra, Control, Digest, Key, KeyError, Keys, Limits, Log, NodeConfiguration, Origin,
+    Probing, ReadConsistency, Registration, SipAddresses, StoreConfiguration, StoreKind, Timers,
 };
 pub use manager::{
-    DnsRecord, Event, EventKind, EventsPage, FleetStatus, InstanceStatus, ManagerStatus, Problem,
-    StoreNode, StoreTierStatus, TierStatus,
+    DnsRecord, DrainOrder, Event, EventKind, EventsPage, FleetStatus, InstanceStatus,
+    ManagerStatus, Note, Problem, StoreNode, StoreTierStatus, TierStatus,
 };
 pub use membership::{Balancer, Generation, Member, Membership};
 pub use node::{
-    CallsToMember, DoubtReason, DrainAnswer, LeavingBalancer, MemberInDoubt, NodeStatus,
-    StoreHealth, WorkerStatus,
+    CallsToMember, DoubtReason, DrainAnswer, DrainRequest, LeavingBalancer, MemberInDoubt,
+    NodeStatus, StoreHealth, WorkerStatus,
 };
 
 /// A token or another text that must not reach a log.

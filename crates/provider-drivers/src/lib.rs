@@ -14,13 +14,15 @@
 //! # Reading order
 //!
 //! `local` (machines) → `local_machine` (a machine's folder) → `process` (who is alive) →
-//! `dns_zone` (what is answered) → `dns_embedded` (the sockets).
+//! `dns_zone` (what is answered) → `dns_embedded` (the sockets) → `dns_led` (whose they are).
 
 mod dns_embedded;
+mod dns_led;
 mod dns_zone;
 mod local;
 mod local_machine;
 pub mod process;
 
 pub use dns_embedded::EmbeddedDns;
+pub use dns_led::LedDns;
 pub use local::{AddressPlan, LocalCompute, LocalOptions, live_machines, remove_dead_machines};

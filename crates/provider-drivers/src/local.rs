@@ -4,9 +4,10 @@
 //! last one made. Machines outlive the manager.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -19,12 +20,14 @@ use provider::{
 };
 
 use crate::local_machine::{MachineFolder, MachineRecord};
-use crate::process::{ProcessIdentity, Signal, in_own_session};
+use crate::process::{ProcessIdentity, Signal, in_own_session, try_lock};
 
 /// The request's file that the role starts from.
 const NODE_FILE: &str = "node.json";
-/// How often a stopping process is looked at.
+/// How often a stopping process, or a lock, is looked at.
 const STOP_POLL: Duration = Duration::from_millis(20);
+/// How long another manager's change is waited for; then the act is tried again later.
+const LOCK_WAIT: Duration = Duration::from_millis(500);
 /// A killed process that is still there after this long hangs in the kernel.
 const KILL_WAIT: Duration = Duration::from_secs(5);
 
@@ -53,6 +56,8 @@ pub struct AddressPlan {
     pub network: [u8; 2],
     pub sip_port: u16,
     pub control_port: u16,
+    /// Slots of balancers. One, if clients know one address: a balancer elsewhere would serve nobody.
+    pub balancers_max: u16,
 }
 
 impl AddressPlan {
@@ -69,19 +74,23 @@ impl AddressPlan {
     }
 
     fn ip(&self, instance: InstanceId) -> Option<IpAddr> {
-        let tier = match instance.tier {
-            Tier::LoadBalancer => 10,
-            Tier::Proxy => 20,
+        let (tier, slots) = match instance.tier {
+            Tier::LoadBalancer => (10, self.balancers_max.min(Self::SLOT_MAX)),
+            Tier::Proxy => (20, Self::SLOT_MAX),
             Tier::Store => return None,
         };
         let slot = u8::try_from(instance.slot).ok()?;
-        let is_slot = (1..=Self::SLOT_MAX).contains(&instance.slot);
+        let is_slot = (1..=slots).contains(&instance.slot);
         is_slot.then(|| self.octets(tier, slot))
     }
 
-    /// Where the manager's own servers listen.
-    pub fn manager_ip(&self) -> IpAddr {
-        self.octets(10, 250)
+    /// Managers that one network has addresses for.
+    pub const MANAGERS_MAX: u8 = 5;
+
+    /// Where the interface of a manager listens, counted from 1; of the first also the DNS server
+    /// of the one that leads.
+    pub fn manager_ip(&self, number: u8) -> IpAddr {
+        self.octets(10, 249_u8.saturating_add(number.clamp(1, Self::MANAGERS_MAX)))
     }
 
     fn octets(&self, tier: u8, slot: u8) -> IpAddr {
@@ -99,6 +108,8 @@ pub struct LocalCompute {
     children: Mutex<HashMap<u32, Child>>,
     /// One change at a time: creating and removing the same folder must not interleave.
     changing: tokio::sync::Mutex<()>,
+    /// The same among the managers of this data directory.
+    lock: PathBuf,
 }
 
 impl LocalCompute {
@@ -112,13 +123,31 @@ impl LocalCompute {
         Ok(Self {
             instances: data.join("instances"),
             logs: data.join("logs"),
+            lock: data.join("machines.lock"),
             options: LocalOptions { data, ..options },
             children: Mutex::new(HashMap::new()),
             changing: tokio::sync::Mutex::new(()),
         })
     }
 
-    fn start(&self, request: &MachineRequest, folder: &MachineFolder) -> io::Result<()> {
+    /// Keeps other managers from changing machines, until it is dropped or this process ends.
+    async fn lock(&self) -> Result<File, ProviderError> {
+        let file = File::options().create(true).append(true).mode(0o600).open(&self.lock);
+        let file = file.map_err(unavailable)?;
+        let mut waited = Duration::ZERO;
+        while waited < LOCK_WAIT {
+            if try_lock(&file).map_err(unavailable)? {
+                return Ok(file);
+            }
+            tokio::time::sleep(STOP_POLL).await;
+            waited += STOP_POLL;
+        }
+        let why = "another manager is about to make or remove a machine".to_owned();
+        Err(ProviderError::Unavailable { why })
+    }
+
+    /// Returns when it was made.
+    fn start(&self, request: &MachineRequest, folder: &MachineFolder) -> io::Result<u64> {
         let created_at_ms = folder.fill(&request.files)?;
         let mut record = MachineRecord {
             instance: request.instance.to_string(),
@@ -143,7 +172,8 @@ impl LocalCompute {
         let child = in_own_session(&mut command).spawn()?;
         record.process = ProcessIdentity::of(child.id());
         self.children.lock().insert(child.id(), child);
-        folder.write_record(&record)
+        folder.write_record(&record)?;
+        Ok(created_at_ms)
     }
 
     /// Takes the exit codes of children that have ended.
@@ -176,7 +206,7 @@ impl LocalCompute {
         let record = folder.record();
         let is_running = folder.process(record.as_ref()).is_some();
         Some(Machine {
-            id: machine_id(instance, record.as_ref().map_or("", |record| &record.token)),
+            id: machine_id(instance, record.as_ref()),
             instance,
             state: if is_running { MachineState::Running } else { MachineState::Dead },
             addresses: self.options.addresses.of(instance)?,
@@ -196,6 +226,7 @@ impl ComputeProvider for LocalCompute {
 
     async fn create(&self, request: &MachineRequest) -> Result<MachineId, ProviderError> {
         let _one_change = self.changing.lock().await;
+        let _one_manager = self.lock().await?;
         self.reap();
         let instance = request.instance;
         self.addresses(instance)?;
@@ -203,7 +234,7 @@ impl ComputeProvider for LocalCompute {
         let record = folder.record();
         match &record {
             Some(record) if record.token == request.token => {
-                return Ok(machine_id(instance, &request.token));
+                return Ok(machine_id(instance, Some(record)));
             }
             // A dead machine keeps its slot until it is terminated: its log may be wanted.
             Some(_) => return Err(ProviderError::SlotTaken { instance }),
@@ -213,7 +244,7 @@ impl ComputeProvider for LocalCompute {
             None => folder.remove(&self.logs).map_err(unavailable)?,
         }
         match self.start(request, &folder) {
-            Ok(()) => Ok(machine_id(instance, &request.token)),
+            Ok(created_at_ms) => Ok(id_of(instance, &request.token, created_at_ms)),
             Err(error) => {
                 // Nothing half made stays behind, so that the next attempt starts afresh.
                 if folder.process(folder.record().as_ref()).is_none() {
@@ -232,12 +263,13 @@ impl ComputeProvider for LocalCompute {
 
     async fn terminate(&self, id: &MachineId) -> Result<(), ProviderError> {
         let _one_change = self.changing.lock().await;
-        let Some((instance, token)) = instance_and_token(id) else {
+        let _one_manager = self.lock().await?;
+        let Some(instance) = instance_of(id) else {
             return Ok(());
         };
         let folder = MachineFolder::new(&self.instances, instance);
         let record = folder.record();
-        if record.as_ref().is_some_and(|record| record.token != token) {
+        if record.is_some() && machine_id(instance, record.as_ref()) != *id {
             // The slot belongs to a later machine; the one that was meant is gone.
             return Ok(());
         }
@@ -249,14 +281,20 @@ impl ComputeProvider for LocalCompute {
     }
 }
 
-/// The slot and the token together: a slot is used again, and an old id must not hit its heir.
-fn machine_id(instance: InstanceId, token: &str) -> MachineId {
-    MachineId::new(format!("{instance}/{token}"))
+fn machine_id(instance: InstanceId, record: Option<&MachineRecord>) -> MachineId {
+    let (token, created_at_ms) =
+        record.map_or(("", 0), |record| (record.token.as_str(), record.created_at_ms));
+    id_of(instance, token, created_at_ms)
 }
 
-fn instance_and_token(id: &MachineId) -> Option<(InstanceId, &str)> {
-    let (instance, token) = id.as_str().split_once('/')?;
-    Some((instance.parse().ok()?, token))
+/// The slot, the token and the birth together: a slot and its token are used again, and an old id
+/// must not hit the heir.
+fn id_of(instance: InstanceId, token: &str, created_at_ms: u64) -> MachineId {
+    MachineId::new(format!("{instance}/{token}@{created_at_ms}"))
+}
+
+fn instance_of(id: &MachineId) -> Option<InstanceId> {
+    id.as_str().split_once('/')?.0.parse().ok()
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]

@@ -129,6 +129,13 @@ fn state_and_start(stat: &str) -> Option<(&str, u64)> {
     Some((state, start_ticks))
 }
 
+/// The kernel's name for the set of process ids that this process sees; empty where it is hidden.
+/// Ids of another set say nothing here.
+pub fn id_namespace() -> String {
+    let link = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    link.to_string_lossy().into_owned()
+}
+
 fn boot_name() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map(|text| text.trim().to_owned())

@@ -23,6 +23,10 @@ pub trait DnsProvider: Send + Sync {
     ///
     /// See [`ProviderError::is_transient`].
     async fn published(&self) -> Result<Option<Zone>, ProviderError>;
+
+    /// This manager leads no longer: what only one can hold, such as the server's address, is let go,
+    /// and nothing is [`published`](Self::published) by it any more. A server elsewhere serves on.
+    async fn leave(&self) {}
 }
 
 /// The balancers under the names by which clients ask (NAPTR, SRV, A and AAAA follow from it).

@@ -379,8 +379,9 @@ impl<'a> Step<'a> {
         true
     }
 
-    /// What the operator asked for, as soon as another instance of the tier is in service.
+    /// What the operator asked for, as soon as the tier has enough others in service.
     fn retire_as_asked(&mut self, tier: Tier) {
+        let needed = self.tiers.get(&tier).map_or(1, |plan| plan.decision.instances.max(1));
         for one in self.of_tier(tier) {
             let instance = one.instance;
             if !self.is_asked_to_drain(instance) {
@@ -396,7 +397,8 @@ impl<'a> Step<'a> {
                             && !self.is_asked_to_drain(other.instance)
                             && self.state(other.instance) == Some(InstanceState::InService)
                     };
-                    if self.of_tier(tier).any(|other| serve(&other)) {
+                    let others = self.of_tier(tier).filter(serve).count();
+                    if u32::try_from(others).is_ok_and(|others| others >= needed) {
                         self.retire(instance, RetiringCause::Operator);
                     } else {
                         self.notes.insert(instance, "waits for its replacement".to_owned());

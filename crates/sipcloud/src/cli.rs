@@ -36,7 +36,7 @@ pub(crate) enum Command {
     Balancer(Node),
     /// Run one proxy from its node file (the manager does this).
     Proxy(Node),
-    /// Run the manager of a data directory (`up` does this).
+    /// Run a manager of a data directory (`up` does this). A second one stands by.
     Manager(Manager),
     /// Show the fleet: load, capacity and state of every instance.
     Status(Status),
@@ -51,6 +51,11 @@ pub(crate) enum Command {
     /// The manager's own controller runs against a cloud in memory: two days take a second. Exit
     /// code 1 means that a promise was broken, such as a shrinking on missing data.
     Simulate(Simulate),
+    /// Put every instance onto a new binary, one after the other, while calls go on.
+    ///
+    /// The managers first, then the proxies, then the balancers. Each is replaced before it leaves.
+    /// Stops at the first that does not come up; the same command again goes on where it stopped.
+    Upgrade(Upgrade),
     /// Check a configuration file and say what is wrong with it.
     CheckConfig(CheckConfig),
     /// Add, change, list and remove users.
@@ -109,6 +114,10 @@ pub(crate) struct Up {
     /// Where users and registrations are kept; `memory` is gone when the cloud stops.
     #[arg(long, value_enum)]
     pub store: Option<StoreChoice>,
+    /// How many managers: one leads, the others stand by and take over if it dies.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1,
+          value_parser = clap::value_parser!(u8).range(1..=5))]
+    pub managers: u8,
     /// One JSON object per line in place of text.
     #[arg(long)]
     pub json: bool,
@@ -191,6 +200,31 @@ pub(crate) struct Simulate {
     /// Take policy and limits from this configuration, not from the scenario.
     #[arg(long, value_name = "FILE", conflicts_with = "random")]
     pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Upgrade {
+    #[command(flatten)]
+    pub data: DataDirectory,
+    /// Which instances.
+    #[arg(long, value_enum, default_value = "all")]
+    pub tier: TierChoice,
+    /// The binary to run from now on; without it the one that runs this command.
+    #[arg(long, value_name = "FILE")]
+    pub binary: Option<PathBuf>,
+    /// How long a new instance may take to come into service, for example 2m.
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_duration)]
+    pub patience: Duration,
+    /// One JSON object per line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TierChoice {
+    Proxies,
+    Balancers,
+    All,
 }
 
 #[derive(Debug, Args)]

@@ -13,6 +13,7 @@ pub(crate) mod simulate;
 pub(crate) mod status;
 pub(crate) mod store;
 pub(crate) mod up;
+pub(crate) mod upgrade;
 pub(crate) mod user;
 
 use std::path::{Path, PathBuf};
@@ -29,7 +30,7 @@ use crate::files::{self, ManagerFile};
 use crate::secrets;
 
 /// How long the manager may take to answer a command.
-const MANAGER_PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const MANAGER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A runtime for a command that only asks.
 pub(crate) fn small_runtime() -> Result<tokio::runtime::Runtime> {

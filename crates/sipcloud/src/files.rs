@@ -7,10 +7,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use node_api::wire::Secret;
+use provider_drivers::AddressPlan;
 use provider_drivers::process::ProcessIdentity;
 use serde::{Deserialize, Serialize};
 
-/// Where a running manager is found: `DATA/manager.json`.
+/// Where a running manager is found: `DATA/manager-1.json` and so on; the one that leads also in
+/// `DATA/manager.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ManagerFile {
     pub process: ProcessIdentity,
@@ -23,13 +25,42 @@ impl ManagerFile {
         data.join("manager.json")
     }
 
-    /// What the last manager wrote; it may be gone.
+    /// What the last leader wrote; it may be gone.
     pub(crate) fn read(data: &Path) -> Option<Self> {
-        serde_json::from_slice(&fs::read(Self::path(data)).ok()?).ok()
+        Self::read_from(&Self::path(data))
     }
 
+    /// Every manager that runs, in the order of their names.
+    pub(crate) fn running(data: &Path) -> Vec<Self> {
+        let numbers = 1..=AddressPlan::MANAGERS_MAX;
+        let written = numbers.filter_map(|number| Self::read_from(&Self::own_path(data, number)));
+        written.filter(|file| file.process.is_alive()).collect()
+    }
+
+    /// Says that this one leads.
     pub(crate) fn write(&self, data: &Path) -> io::Result<()> {
         write_private(&Self::path(data), &serde_json::to_vec_pretty(self)?)
+    }
+
+    /// Says that this one runs.
+    pub(crate) fn write_own(&self, data: &Path, number: u8) -> io::Result<()> {
+        write_private(&Self::own_path(data, number), &serde_json::to_vec_pretty(self)?)
+    }
+
+    /// Removes what managers that have ended wrote.
+    pub(crate) fn remove_all(data: &Path) {
+        fs::remove_file(Self::path(data)).ok();
+        for number in 1..=AddressPlan::MANAGERS_MAX {
+            fs::remove_file(Self::own_path(data, number)).ok();
+        }
+    }
+
+    fn own_path(data: &Path, number: u8) -> PathBuf {
+        data.join(format!("manager-{number}.json"))
+    }
+
+    fn read_from(path: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(path).ok()?).ok()
     }
 }
 

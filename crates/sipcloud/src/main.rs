@@ -6,6 +6,7 @@ mod config;
 mod exit;
 mod files;
 mod logging;
+mod program;
 mod secrets;
 mod show;
 mod signals;
@@ -41,6 +42,7 @@ fn run(command: Command) -> Result<Option<Exit>> {
         Command::Events(arguments) => command::events::run(&arguments),
         Command::Drain(arguments) => command::drain::run(&arguments),
         Command::Simulate(arguments) => command::simulate::run(&arguments),
+        Command::Upgrade(arguments) => command::upgrade::run(&arguments),
         Command::CheckConfig(arguments) => command::check_config::run(&arguments),
         Command::User(command) => command::user::run(&command),
         Command::Registration(command) => command::registration::run(&command),

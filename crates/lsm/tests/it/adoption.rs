@@ -80,7 +80,7 @@ async fn the_journal_goes_on_over_restarts() {
     let expected: Vec<u64> = (1..=numbers.len() as u64).collect();
     assert_eq!(numbers, expected);
     let starts = events.iter().filter(|event| event.kind == EventKind::Manager).count();
-    assert_eq!(starts, 2);
+    assert_eq!(starts, 2, "each says that it leads");
     assert!(events.last().expect("events").number > before);
 }
 

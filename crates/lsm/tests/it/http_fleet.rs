@@ -7,13 +7,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fleet::{GenerationNumber, Incarnation, InstanceId, Membership, StaleGeneration, Tier};
-use lsm::{Clock, HttpNodes, LsmConfiguration, Manager, Seams};
-use node_api::wire::{CallsToMember, Generation, NodeStatus, Secret, SipAddresses, WorkerStatus};
+use lsm::{Clock, HttpNodes, Keeper, LsmConfiguration, Manager, Seams};
+use node_api::wire::{
+    CallsToMember, Generation, NodeStatus, Origin, Secret, SipAddresses, WorkerStatus,
+};
 use node_api::{NodeHandle, Server, serve};
 use provider::Addresses;
 use provider::in_process::{InProcessCompute, InProcessDns};
+use store::MemoryLease;
 
-use crate::world::{POLL, TestClock, configuration};
+use crate::world::{POLL, TestClock, configuration, next_keeper};
 
 /// A node behind a real server: it takes what it is given and counts what it is made to count.
 struct Node {
@@ -90,6 +93,10 @@ struct Fleet {
     config: LsmConfiguration,
     nodes: BTreeMap<InstanceId, (Arc<Node>, Option<Server>)>,
     manager: Manager,
+    keeper: Keeper,
+    lease: MemoryLease,
+    /// Managers so far, and the fence of the last one.
+    lives: Arc<AtomicU64>,
     folder: PathBuf,
 }
 
@@ -107,9 +114,12 @@ impl Fleet {
         let compute = InProcessCompute::new(clock.unix_ms(), Duration::from_secs(10));
         let compute = Arc::new(compute.in_network(network));
         let dns = Arc::new(InProcessDns::default());
-        let manager = manager(&config, &compute, &dns, &clock);
+        let (lease, lives) = (MemoryLease::default(), Arc::new(AtomicU64::new(0)));
+        let keeper = next_keeper(&lease, &clock, &lives);
+        let manager = manager(&config, &compute, &dns, &clock, &keeper);
         let nodes = BTreeMap::new();
-        let mut fleet = Self { clock, compute, dns, config, nodes, manager, folder };
+        let mut fleet =
+            Self { clock, compute, dns, config, nodes, manager, keeper, lease, lives, folder };
         for _ in 0..6 {
             fleet.round(0).await;
         }
@@ -118,8 +128,9 @@ impl Fleet {
 
     /// Another manager, which knows nothing and has a higher fence.
     fn restart_manager(&mut self) {
-        self.config.fence += 1;
-        self.manager = manager(&self.config, &self.compute, &self.dns, &self.clock);
+        self.keeper = next_keeper(&self.lease, &self.clock, &self.lives);
+        let Self { config, compute, dns, clock, keeper, .. } = self;
+        self.manager = manager(config, compute, dns, clock, keeper);
     }
 
     /// A poll interval passes with this load, then the manager looks.
@@ -129,6 +140,7 @@ impl Fleet {
         self.compute.advance_to(self.clock.unix_ms());
         self.follow_machines().await;
         self.carry(cps * elapsed_ms / 1_000);
+        self.keeper.turn();
         let _ = self.manager.round().await;
         self.follow_machines().await;
     }
@@ -184,7 +196,11 @@ impl Fleet {
             server.stop().await;
         }
         if is_open {
-            *server = Some(serve(node.at.control, token, node.clone()).await.expect("serves"));
+            *server = Some(
+                serve(node.at.control, token, &Origin::default(), node.clone())
+                    .await
+                    .expect("serves"),
+            );
         }
     }
 
@@ -234,6 +250,7 @@ fn manager(
     compute: &Arc<InProcessCompute>,
     dns: &Arc<InProcessDns>,
     clock: &Arc<TestClock>,
+    keeper: &Keeper,
 ) -> Manager {
     let token: &Secret = &config.template.base.control.token;
     let http = HttpNodes::new(token, Duration::from_secs(10)).expect("a client");
@@ -242,6 +259,7 @@ fn manager(
         dns: dns.clone(),
         nodes: Arc::new(http),
         clock: clock.clone(),
+        leadership: keeper.leadership(),
     };
     Manager::new(config.clone(), seams).expect("a manager")
 }
@@ -289,7 +307,7 @@ async fn a_change_outlives_two_managers() {
     assert_eq!(fleet.owners(), [1, 2]);
     assert_eq!(fleet.compute.created_total(), 3);
     let second = fleet.table().generation;
-    assert_eq!(second.fence, fleet.config.fence);
+    assert_eq!(second.fence, fleet.lives.load(Ordering::SeqCst));
 
     fleet.node(2).transactions.store(3, Ordering::SeqCst);
     fleet.rounds(15, 20).await;
@@ -302,6 +320,9 @@ async fn a_change_outlives_two_managers() {
     fleet.rounds(5, 20).await;
     assert_eq!(fleet.compute.machines().expect("all").len(), 2);
     let third: GenerationNumber = fleet.table().generation;
-    assert!(third > second && third.fence == fleet.config.fence, "{second} {third}");
+    assert!(
+        third > second && third.fence == fleet.lives.load(Ordering::SeqCst),
+        "{second} {third}"
+    );
     fleet.end().await;
 }

@@ -136,8 +136,8 @@ async fn a_drain_asked_for_by_the_operator_is_replaced_then_carried_out() {
     let mut world = World::new("operator");
     world.rounds(6, 20).await;
     let handle = world.manager.handle();
-    assert!(handle.drain(InstanceId::proxy(7)).is_err(), "there is no proxy-7");
-    handle.drain(InstanceId::proxy(1)).expect("taken");
+    assert!(handle.drain(InstanceId::proxy(7), "").is_err(), "there is no proxy-7");
+    handle.drain(InstanceId::proxy(1), "a test").expect("taken");
     world.change(InstanceId::proxy(1), |node| node.transactions = 2);
     world.rounds(6, 20).await;
     assert_eq!(world.owners(), [2]);

@@ -10,18 +10,19 @@ use std::time::Duration;
 use async_trait::async_trait;
 use fleet::{CallRate, FleetKey, FleetKeys, Incarnation, InstanceId, Membership, Tier};
 use lsm::{
-    Clock, JournalLimits, LsmConfiguration, Manager, NodeAccess, NodeTemplate, Pace, Seams,
-    Settings,
+    Clock, JournalLimits, Keeper, Lease, LsmConfiguration, Manager, NodeAccess, NodeTemplate, Pace,
+    Seams, Settings,
 };
 use node_api::ClientError;
 use node_api::wire::{
     CallsToMember, Control, Digest, Event, FleetStatus, Generation, Keys, LeavingBalancer, Limits,
-    Log, NodeConfiguration, NodeStatus, Registration, Secret, SipAddresses, StoreConfiguration,
-    StoreKind, Timers, WorkerStatus,
+    Log, NodeConfiguration, NodeStatus, Origin, Registration, Secret, SipAddresses,
+    StoreConfiguration, StoreKind, Timers, WorkerStatus,
 };
 use provider::in_process::{InProcessCompute, InProcessDns};
 use provider::{Machine, MachineState};
 use scaling::{AdaptiveRule, PAPER, Rule, ScalingPolicy, Timing};
+use store::MemoryLease;
 
 pub(crate) const POLL: Duration = Duration::from_secs(5);
 const EPOCH_MS: u64 = 1_700_000_000_000;
@@ -40,6 +41,10 @@ impl Clock for TestClock {
     fn unix_ms(&self) -> u64 {
         self.0.load(Ordering::SeqCst)
     }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.unix_ms())
+    }
 }
 
 /// Nodes that pretend: one for every running machine of the cloud.
@@ -57,6 +62,8 @@ pub(crate) struct FakeNode {
     pub(crate) transactions: u64,
     pub(crate) oldest_stamp: Option<Generation>,
     pub(crate) membership: Option<Membership>,
+    /// The highest that it obeyed.
+    pub(crate) fence: u64,
     /// Thousandths of calls.
     calls: u64,
     calls_to: BTreeMap<InstanceId, u64>,
@@ -157,7 +164,9 @@ impl NodeAccess for FakeNodes {
         control: SocketAddr,
         membership: &Membership,
     ) -> Result<(), ClientError> {
+        let fence = membership.generation.fence;
         self.with(control, |_, node| {
+            node.obey(control, fence)?;
             let taken = match &node.membership {
                 Some(have) => have.accepts(membership),
                 None => membership.validate(),
@@ -173,8 +182,9 @@ impl NodeAccess for FakeNodes {
         .await
     }
 
-    async fn drain(&self, control: SocketAddr, on: bool) -> Result<(), ClientError> {
+    async fn drain(&self, control: SocketAddr, on: bool, fence: u64) -> Result<(), ClientError> {
         self.with(control, |_, node| {
+            node.obey(control, fence)?;
             node.is_draining = on;
             Ok(())
         })
@@ -191,6 +201,15 @@ impl FakeNode {
             transactions: u64::from(self.is_loaded),
             bindings_until_ms: Some(0),
         })
+    }
+
+    fn obey(&mut self, control: SocketAddr, fence: u64) -> Result<(), ClientError> {
+        if fence < self.fence {
+            let why = format!("fence {fence} is older than {}", self.fence);
+            return Err(ClientError::Refused { address: control, status: 409, why });
+        }
+        self.fence = fence;
+        Ok(())
     }
 
     fn status(&self, machine: &Machine, now_ms: u64) -> NodeStatus {
@@ -221,6 +240,7 @@ impl FakeNode {
             calls_total: self.calls / 1_000,
             calls_to_members: self.calls_to.iter().map(calls_to).collect(),
             server_transactions: self.transactions,
+            fence: self.fence,
             oldest_stamp: self.oldest_stamp,
             balancers_leaving: self.balancers_leaving().filter(|_| is_proxy).collect(),
             ..NodeStatus::started(instance, incarnation, sip)
@@ -236,6 +256,10 @@ pub(crate) struct World {
     pub(crate) nodes: Arc<FakeNodes>,
     pub(crate) config: LsmConfiguration,
     pub(crate) manager: Manager,
+    keeper: Keeper,
+    pub(crate) lease: MemoryLease,
+    /// Managers so far; all but the last are known to be dead.
+    lives: Arc<AtomicU64>,
     folder: PathBuf,
 }
 
@@ -260,33 +284,36 @@ impl World {
             clock: Arc::clone(&clock),
             nodes: Mutex::default(),
         });
+        let (lease, lives) = (MemoryLease::default(), Arc::new(AtomicU64::new(0)));
+        let keeper = next_keeper(&lease, &clock, &lives);
         let seams = Seams {
             compute: compute.clone(),
             dns: dns.clone(),
             nodes: nodes.clone(),
             clock: clock.clone(),
+            leadership: keeper.leadership(),
         };
         let manager = Manager::new(config.clone(), seams).expect("a manager");
-        Self { clock, compute, dns, nodes, config, manager, folder }
+        Self { clock, compute, dns, nodes, config, manager, keeper, lease, lives, folder }
     }
 
     /// Another manager takes the place of this one, which was killed.
     pub(crate) fn restart_manager(&mut self) {
+        self.keeper = next_keeper(&self.lease, &self.clock, &self.lives);
         let seams = Seams {
             compute: self.compute.clone(),
             dns: self.dns.clone(),
             nodes: self.nodes.clone(),
             clock: self.clock.clone(),
+            leadership: self.keeper.leadership(),
         };
         self.manager = Manager::new(self.config.clone(), seams).expect("a manager");
     }
 
     /// Lets a poll interval pass with this load, then polls, and settles what came of it.
     pub(crate) async fn round(&mut self, cps: u32) {
-        let elapsed_ms = u64::try_from(POLL.as_millis()).expect("short");
-        self.clock.0.fetch_add(elapsed_ms, Ordering::SeqCst);
-        self.compute.advance_to(self.clock.unix_ms());
-        self.nodes.live(cps, elapsed_ms).await;
+        self.pass_time(cps).await;
+        self.keeper.turn();
         let mut pace = self.manager.round().await;
         for _ in 0..3 {
             if pace == Pace::Soon {
@@ -294,6 +321,14 @@ impl World {
                 pace = self.manager.settle().await;
             }
         }
+    }
+
+    /// Lets a poll interval pass with this load.
+    pub(crate) async fn pass_time(&self, cps: u32) {
+        let elapsed_ms = u64::try_from(POLL.as_millis()).expect("short");
+        self.clock.0.fetch_add(elapsed_ms, Ordering::SeqCst);
+        self.compute.advance_to(self.clock.unix_ms());
+        self.nodes.live(cps, elapsed_ms).await;
     }
 
     pub(crate) async fn rounds(&mut self, count: usize, cps: u32) {
@@ -341,6 +376,27 @@ impl Drop for World {
     }
 }
 
+/// The turns of the next manager; all before it are known to be dead.
+pub(crate) fn next_keeper(
+    lease: &MemoryLease,
+    clock: &Arc<TestClock>,
+    lives: &Arc<AtomicU64>,
+) -> Keeper {
+    let number = lives.fetch_add(1, Ordering::SeqCst) + 1;
+    let lives = Arc::clone(lives);
+    let is_gone = move |holder: &str| {
+        let life = holder.rsplit('/').next().and_then(|life| life.parse().ok());
+        life.is_some_and(|life: u64| life < lives.load(Ordering::SeqCst))
+    };
+    let lease = Lease {
+        store: Box::new(lease.clone()),
+        holder: format!("manager-1/{number}"),
+        fence_min: 1,
+        is_gone: Box::new(is_gone),
+    };
+    Keeper::new(lease, POLL, Arc::clone(clock) as Arc<dyn Clock>)
+}
+
 pub(crate) fn configuration(journal: PathBuf) -> LsmConfiguration {
     let rule = AdaptiveRule { trend_polls: 0, ..AdaptiveRule::default() };
     let proxies = ScalingPolicy {
@@ -369,7 +425,7 @@ pub(crate) fn configuration(journal: PathBuf) -> LsmConfiguration {
         token: Secret::new("manager"),
         journal,
         journal_limits: JournalLimits::default(),
-        fence: 1,
+        name: "manager-1".to_owned(),
         store: lsm::StoreWatch::default(),
     }
 }
@@ -397,5 +453,6 @@ fn node_configuration() -> NodeConfiguration {
         internal_mtu_bytes: 1_400,
         rows: 1 << 8,
         log: Log::default(),
+        origin: Origin::default(),
     }
 }

@@ -51,6 +51,10 @@ impl NodeHandle for FakeNode {
 }
 
 fn generation(counter: u64) -> fleet::Membership {
+    numbered(1, counter)
+}
+
+fn numbered(fence: u64, counter: u64) -> fleet::Membership {
     let member = Member {
         instance: InstanceId::proxy(1),
         worker: 0,
@@ -59,13 +63,18 @@ fn generation(counter: u64) -> fleet::Membership {
         weight: 100,
     };
     let members = Members { proxies: vec![member], ..Members::default() };
-    fleet::Membership::new(GenerationNumber { fence: 1, counter }, 1 << 8, members)
+    fleet::Membership::new(GenerationNumber { fence, counter }, 1 << 8, members)
+}
+
+fn origin() -> Origin {
+    Origin { fence: 1, build: "a build".to_owned() }
 }
 
 async fn node(last: u8) -> (Server, NodeClient) {
     let token = Secret::new("open sesame");
     let listen = SocketAddr::from(([127, 33, 1, last], 0));
-    let server = serve(listen, &token, Arc::new(FakeNode::default())).await.expect("serves");
+    let server =
+        serve(listen, &token, &origin(), Arc::new(FakeNode::default())).await.expect("serves");
     let client = NodeClient::new(server.local_addr(), &token, Duration::from_secs(10));
     (server, client.expect("a client"))
 }
@@ -83,13 +92,33 @@ async fn a_node_is_polled_given_generations_and_drained() {
     let older = client.put_membership(&generation(3)).await.expect_err("older");
     assert!(matches!(older, ClientError::Refused { status: 409, .. }), "{older}");
 
-    assert!(client.drain(true).await.expect("drained").draining);
+    assert!(client.drain(true, 1).await.expect("drained").draining);
     assert!(client.status().await.expect("polled").draining);
-    assert!(!client.drain(false).await.expect("undrained").draining);
+    assert!(!client.drain(false, 1).await.expect("undrained").draining);
     assert!(client.metrics().await.expect("metrics").contains("up 1"));
     server.stop().await;
     let gone = client.status().await.expect_err("stopped");
     assert!(gone.is_transient(), "{gone}");
+}
+
+/// Once a manager with a higher fence was obeyed, in whatever it asked, one with a lower fence is not.
+#[tokio::test]
+async fn an_older_manager_is_obeyed_in_nothing() {
+    let (server, client) = node(4).await;
+    let stale = |error: ClientError| matches!(error, ClientError::Refused { status: 409, .. });
+    assert!(stale(client.drain(true, 0).await.expect_err("older than the one that made it")));
+    assert_eq!(client.status().await.expect("polled").build, "a build");
+
+    client.drain(true, 3).await.expect("the first sign of another manager");
+    assert!(stale(client.drain(false, 2).await.expect_err("older")));
+    assert!(stale(client.put_membership(&numbered(2, 99)).await.expect_err("older")));
+    let status = client.status().await.expect("polled");
+    assert!(status.draining && status.generation.is_none(), "nothing came of it: {status:?}");
+
+    client.put_membership(&numbered(5, 1)).await.expect("newer");
+    assert!(stale(client.drain(false, 4).await.expect_err("older than the generation")));
+    client.drain(false, 5).await.expect("the one that leads");
+    server.stop().await;
 }
 
 /// Every path, also one that does not exist, looks the same without the token.
@@ -143,7 +172,7 @@ async fn refusals_are_json_and_bodies_are_limited() {
 #[tokio::test]
 async fn an_empty_token_opens_nothing() {
     let listen = SocketAddr::from(([127, 33, 1, 4], 0));
-    let refused = serve(listen, &Secret::new(""), Arc::new(FakeNode::default())).await;
+    let refused = serve(listen, &Secret::new(""), &origin(), Arc::new(FakeNode::default())).await;
     assert!(refused.is_err());
 }
 
@@ -160,6 +189,13 @@ impl ManagerHandle for FakeManager {
                 poll_interval_ms: 5_000,
                 dry_run: false,
                 frozen: false,
+                name: "manager-1".to_owned(),
+                leads: true,
+                leader: "manager-1".to_owned(),
+                fence: 1,
+                trouble: String::new(),
+                version: String::new(),
+                build: String::new(),
             },
             generation: None,
             tiers: Vec::new(),
@@ -173,12 +209,20 @@ impl ManagerHandle for FakeManager {
         EventsPage { events: Vec::new(), last: after, first_kept: 0 }
     }
 
-    fn drain(&self, instance: InstanceId) -> Result<(), DrainError> {
+    fn drain(&self, instance: InstanceId, _why: &str) -> Result<(), DrainError> {
         if instance == InstanceId::proxy(1) {
             Ok(())
         } else {
             Err(DrainError::Unknown { instance })
         }
+    }
+
+    fn keep(&self, instance: InstanceId) -> Result<(), DrainError> {
+        self.drain(instance, "")
+    }
+
+    fn note(&self, _text: &str) -> Result<(), DrainError> {
+        Err(DrainError::NotLeading { leader: "manager-2".to_owned() })
     }
 
     fn metrics(&self) -> String {
@@ -195,8 +239,11 @@ async fn the_manager_shows_the_fleet_and_takes_drains() {
     let client = client.expect("a client");
     assert_eq!(client.fleet().await.expect("shown").at_ms, 1);
     assert_eq!(client.events(17).await.expect("shown").last, 17);
-    client.drain(InstanceId::proxy(1)).await.expect("taken");
-    let unknown = client.drain(InstanceId::proxy(9)).await.expect_err("unknown");
+    client.drain(InstanceId::proxy(1), "a reason").await.expect("taken");
+    client.keep(InstanceId::proxy(1)).await.expect("taken back");
+    let standby = client.note("a note").await.expect_err("it does not lead");
+    assert!(standby.to_string().contains("manager-2 leads"), "{standby}");
+    let unknown = client.drain(InstanceId::proxy(9), "").await.expect_err("unknown");
     assert!(matches!(unknown, ClientError::Refused { status: 404, .. }), "{unknown}");
     server.stop().await;
 }

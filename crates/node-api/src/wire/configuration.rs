@@ -52,6 +52,18 @@ pub struct NodeConfiguration {
     pub rows: u32,
     #[serde(default)]
     pub log: Log,
+    #[serde(default)]
+    pub origin: Origin,
+}
+
+/// Who made the node, and of what.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Origin {
+    /// Fence of the manager that made it: none with a lower one is obeyed.
+    pub fence: u64,
+    /// Names the binary that it runs.
+    pub build: String,
 }
 
 const fn internal_mtu_default() -> u32 {

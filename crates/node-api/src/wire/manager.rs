@@ -51,7 +51,7 @@ pub struct StoreNode {
 }
 
 /// The manager itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManagerStatus {
     pub pid: u32,
     pub started_at_ms: u64,
@@ -62,6 +62,25 @@ pub struct ManagerStatus {
     pub dry_run: bool,
     /// The numbers of instances stay as they are; broken ones are still replaced.
     pub frozen: bool,
+    /// Which one it is, as in `manager-2`.
+    #[serde(default)]
+    pub name: String,
+    /// Whether it acts. Of several managers one does; the others stand by.
+    #[serde(default)]
+    pub leads: bool,
+    /// Who leads as far as it knows; empty: nobody.
+    #[serde(default)]
+    pub leader: String,
+    /// Of the lease: first half of every generation that it makes. Zero: it never led.
+    #[serde(default)]
+    pub fence: u64,
+    /// Why the lease cannot be renewed, if so.
+    #[serde(default)]
+    pub trouble: String,
+    #[serde(default)]
+    pub version: String,
+    #[serde(default)]
+    pub build: String,
 }
 
 /// One tier.
@@ -97,6 +116,10 @@ pub struct InstanceStatus {
     pub control: SocketAddr,
     /// Whether it answered the last poll.
     pub answers: bool,
+    #[serde(default)]
+    pub version: String,
+    #[serde(default)]
+    pub build: String,
     #[serde(default)]
     pub incarnation: Option<u32>,
     #[serde(default)]
@@ -154,7 +177,7 @@ pub struct Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
-    /// The manager started or stopped.
+    /// A manager started, stopped, leads or leads no longer; or an operator's command says so.
     Manager,
     /// The number of instances that a tier should have changed.
     Decision,
@@ -175,6 +198,20 @@ pub struct EventsPage {
     pub last: u64,
     /// Number of the oldest event that is still kept.
     pub first_kept: u64,
+}
+
+/// Asks the manager to take an instance out of service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainOrder {
+    /// For the journal.
+    #[serde(default)]
+    pub why: String,
+}
+
+/// Something that an operator's command did, for the journal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    pub text: String,
 }
 
 /// Every refusal.

@@ -18,6 +18,12 @@ pub struct NodeStatus {
     pub pid: u32,
     pub started_at_ms: u64,
     pub uptime_ms: u64,
+    /// Of the program that runs; empty: older than this field.
+    #[serde(default)]
+    pub version: String,
+    /// The binary that runs, as its manager named it.
+    #[serde(default)]
+    pub build: String,
     /// The process works.
     pub live: bool,
     /// It may be given calls: configured, listening, store reachable, not draining. A balancer
@@ -68,6 +74,9 @@ pub struct NodeStatus {
     pub store_failures_total: u64,
     #[serde(default)]
     pub store_latency_us_total: u64,
+    /// The highest that it obeyed: a manager with a lower one leads no longer.
+    #[serde(default)]
+    pub fence: u64,
     /// Oldest generation that a live transaction is stamped with.
     #[serde(default)]
     pub oldest_stamp: Option<Generation>,
@@ -96,6 +105,8 @@ impl NodeStatus {
             pid: 0,
             started_at_ms: u64::from(incarnation.0) * 1_000,
             uptime_ms: 0,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            build: String::new(),
             live: true,
             ready: false,
             draining: false,
@@ -118,6 +129,7 @@ impl NodeStatus {
             store_queries_total: 0,
             store_failures_total: 0,
             store_latency_us_total: 0,
+            fence: 0,
             oldest_stamp: None,
             last_sip_activity_ms: 0,
             streams_open: 0,
@@ -197,6 +209,14 @@ pub enum StoreHealth {
     /// Slow, or refusing some queries.
     Degraded,
     Unavailable,
+}
+
+/// Asks a node to drain, or not to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainRequest {
+    /// Of the manager that asks; absent: of a release that does not say it.
+    #[serde(default)]
+    pub fence: Option<u64>,
 }
 
 /// The answer to a drain or its reversal.

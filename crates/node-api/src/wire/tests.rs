@@ -33,6 +33,7 @@ fn configuration() -> NodeConfiguration {
         internal_mtu_bytes: 1_400,
         rows: 1 << 18,
         log: Log::default(),
+        origin: Origin { fence: 3, build: "b".to_owned() },
     }
 }
 

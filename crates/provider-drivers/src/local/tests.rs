@@ -36,7 +36,12 @@ impl Bench {
         LocalCompute::new(LocalOptions {
             data: self.data.clone(),
             program,
-            addresses: AddressPlan { network: [127, 3], sip_port: 5060, control_port: 8060 },
+            addresses: AddressPlan {
+                network: [127, 3],
+                sip_port: 5060,
+                control_port: 8060,
+                balancers_max: 2,
+            },
             log_bytes_max: 1_000,
             terminate_grace: Duration::from_millis(300),
             boot_time: Duration::ZERO,
@@ -152,10 +157,37 @@ async fn an_old_id_does_not_hit_the_heir_of_its_slot() {
     let proxy = InstanceId::proxy(1);
     let old = manager.create(&request(proxy, "old")).await.expect("made");
     manager.terminate(&old).await.expect("terminated");
-    let heir = manager.create(&request(proxy, "heir")).await.expect("made");
-    manager.terminate(&old).await.expect("already gone");
-    assert_eq!(manager.list().await.expect("listed")[0].id, heir);
-    manager.terminate(&heir).await.expect("terminated");
+    for token in ["heir", "old"] {
+        let heir = manager.create(&request(proxy, token)).await.expect("made");
+        manager.terminate(&old).await.expect("already gone");
+        assert_eq!(manager.list().await.expect("listed")[0].id, heir, "{token}");
+        manager.terminate(&heir).await.expect("terminated");
+    }
+}
+
+/// Two managers of one data directory: while one makes or removes a machine the other cannot.
+#[tokio::test]
+async fn two_managers_do_not_change_machines_at_once() {
+    let bench = Bench::new();
+    let (one, other) = (bench.manager(LASTING), bench.manager(LASTING));
+    let proxy = request(InstanceId::proxy(1), "t");
+    let changing = one.lock().await.expect("free");
+    let refused = other.create(&proxy).await.expect_err("the other one is at it");
+    assert!(refused.is_transient(), "{refused}");
+    assert!(other.list().await.expect("looking is free").is_empty());
+    drop(changing);
+    let id = other.create(&proxy).await.expect("made");
+    assert_eq!(one.create(&proxy).await, Ok(id.clone()), "not twice");
+    one.terminate(&id).await.expect("terminated");
+}
+
+#[test]
+fn clients_that_know_one_address_are_served_there_alone() {
+    let plan = AddressPlan { network: [127, 3], sip_port: 1, control_port: 2, balancers_max: 1 };
+    assert!(
+        plan.of(InstanceId::balancer(1)).is_some() && plan.of(InstanceId::balancer(2)).is_none()
+    );
+    assert!(plan.of(InstanceId::proxy(249)).is_some() && plan.of(InstanceId::proxy(250)).is_none());
 }
 
 #[tokio::test]

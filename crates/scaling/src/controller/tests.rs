@@ -437,6 +437,19 @@ fn a_drain_by_the_operator_waits_for_the_replacement() {
     assert_eq!(world.acts, expected);
 }
 
+/// With others in service too: their number is made up before one of them leaves.
+#[test]
+fn a_drained_instance_is_replaced_before_it_leaves() {
+    let mut world = World::settled(3);
+    world.asked.insert(InstanceId::proxy(2));
+    let mut least = usize::MAX;
+    for _ in 0..8 {
+        world.rounds(1, 30);
+        least = least.min(world.owners().len());
+    }
+    assert_eq!((least, world.owners()), (3, vec![1, 3, 4]), "{:?}", world.acts);
+}
+
 /// A new manager hears two of three proxies at first.
 #[test]
 fn a_new_manager_waits_for_the_unheard_before_it_publishes() {

@@ -9,14 +9,13 @@ use crate::exit::Exit;
 
 pub(crate) fn run(arguments: &cli::Drain) -> Result<Option<Exit>> {
     let manager = manager_of(&arguments.data.data)?;
-    let answer =
-        small_runtime()?.block_on(manager.drain(arguments.instance)).map_err(
-            |error| match error {
-                // It answered: there is no such instance, or none that serves.
-                ClientError::Refused { ref why, .. } => Exit::Failed.because(why),
-                error => Exit::Unavailable.because(error),
-            },
-        )?;
+    let answer = small_runtime()?
+        .block_on(manager.drain(arguments.instance, "sipcloud drain"))
+        .map_err(|error| match error {
+            // It answered: there is no such instance, or none that serves.
+            ClientError::Refused { ref why, .. } => Exit::Failed.because(why),
+            error => Exit::Unavailable.because(error),
+        })?;
     if arguments.json {
         println!("{}", serde_json::to_string(&answer)?);
     } else {

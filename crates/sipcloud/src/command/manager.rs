@@ -1,19 +1,22 @@
 //! `sipcloud manager`: the Load Scaling Manager with the local provider and the embedded DNS server.
+//! Of several over one data directory one leads and the others stand by.
 
+mod holder;
 mod settings;
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use lsm::{Lsm, StoreNews};
+use lsm::{Lease, Lsm, LsmError, StoreNews};
 use node_api::wire::{StoreKind, StoreNode};
 use provider::in_process::InProcessDns;
 use provider::{ComputeProvider, DnsProvider};
 use provider_drivers::process::ProcessIdentity;
-use provider_drivers::{EmbeddedDns, LocalCompute, LocalOptions};
+use provider_drivers::{AddressPlan, LedDns, LocalCompute, LocalOptions};
 use sip_net::clock;
 use store_drivers::cassandra::{self, ClusterNode};
 
@@ -23,13 +26,16 @@ use crate::config::Config;
 use crate::exit::Exit;
 use crate::files::{self, ManagerFile};
 use crate::logging::{self, LogControl};
+use crate::program::Program;
 use crate::secrets::Secrets;
 use crate::signals::{EndSignals, hangup};
 
-pub(crate) use settings::{dns_address, settings};
+pub(crate) use settings::{control_address, dns_address, settings};
 
-/// Number of the last manager of a data directory.
+/// Where releases without a lease kept the number of the last manager.
 const FENCE_FILE: &str = "fence";
+/// How long a turn of the lease may wait for the database: several turns fit into a lease.
+const LEASE_PATIENCE: Duration = Duration::from_millis(500);
 
 pub(crate) fn run(arguments: &cli::Manager) -> Result<Option<Exit>> {
     let data = open_data(&arguments.data.data)?;
@@ -52,10 +58,17 @@ async fn manage(
     log: &LogControl,
 ) -> Result<Option<Exit>> {
     let (mut end, mut reload) = (EndSignals::new()?, hangup()?);
-    let mut lsm = start(config, data).await?;
+    let (mut lsm, found_at) = start(config, data).await?;
+    let mut holds = lsm.holds();
     loop {
+        if *holds.borrow_and_update() {
+            found_at.write(data).context("cannot write where the manager answers")?;
+            // The lease has a higher number by now.
+            fs::remove_file(data.join(FENCE_FILE)).ok();
+        }
         tokio::select! {
             () = end.recv() => break,
+            _ = holds.changed() => {}
             _ = reload.recv() => match reload_settings(file, &lsm, log) {
                 Ok(()) => tracing::info!("the configuration was read again"),
                 Err(error) => tracing::warn!("nothing changed: {error:#}"),
@@ -70,20 +83,51 @@ async fn manage(
     Ok(None)
 }
 
-async fn start(config: &Config, data: &Path) -> Result<Lsm> {
+/// Starts under the first number whose address is free; returns where it is found.
+async fn start(config: &Config, data: &Path) -> Result<(Lsm, ManagerFile)> {
     let secrets = Secrets::load_or_make(data)?;
     let token = secrets.manager_token.clone();
-    let settings = settings::configuration(config, &secrets, data, next_fence(data)?)?;
-    watch_store(config, data, settings.store.news.clone())?;
-    let compute: Arc<dyn ComputeProvider> = Arc::new(compute(config, data)?);
-    let lsm = lsm::start(settings, compute, dns(config).await?)
-        .await
-        .map_err(|error| Exit::Unavailable.because(error))?;
+    let program = Program::of(data)?;
     let process = ProcessIdentity::current().context("/proc does not tell about this process")?;
-    ManagerFile { process, api: lsm.address(), token }
-        .write(data)
-        .context("cannot write where the manager answers")?;
-    Ok(lsm)
+    let news = StoreNews::default();
+    let compute: Arc<dyn ComputeProvider> = Arc::new(compute(config, data, &program)?);
+    let dns = dns(config);
+    let mut number = 1;
+    let lsm = loop {
+        let mut settings = settings::configuration(config, &secrets, data, number)?;
+        settings.store.news = news.clone();
+        settings.template.base.origin.build.clone_from(&program.build);
+        let lease = lease(config, data, holder::holder(&settings.name, &process))?;
+        match lsm::start(settings, lease, Arc::clone(&compute), Arc::clone(&dns)).await {
+            Err(LsmError::Serve { source, .. })
+                if source.kind() == ErrorKind::AddrInUse && number < AddressPlan::MANAGERS_MAX =>
+            {
+                number += 1;
+            }
+            started => break started.map_err(|error| Exit::Unavailable.because(error))?,
+        }
+    };
+    watch_store(config, data, news)?;
+    let found_at = ManagerFile { process, api: lsm.address(), token };
+    found_at.write_own(data, number).context("cannot write where the manager answers")?;
+    Ok((lsm, found_at))
+}
+
+fn lease(config: &Config, data: &Path, holder: String) -> Result<Lease> {
+    Ok(Lease {
+        store: store_drivers::open_lease(&config.store_location(data)?, LEASE_PATIENCE),
+        holder,
+        fence_min: fence_min(data),
+        is_gone: Box::new(holder::is_gone),
+    })
+}
+
+/// Above that of every manager before there was a lease, and of every one whose lease was lost with
+/// its database: nodes refuse a lower one.
+fn fence_min(data: &Path) -> u64 {
+    let last = fs::read_to_string(data.join(FENCE_FILE)).ok();
+    let last: u64 = last.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+    (clock::unix_millis() / 1_000).max(last.saturating_add(1))
 }
 
 /// Follows which nodes of the database are up, as long as the runtime lasts.
@@ -104,10 +148,10 @@ fn watch_store(config: &Config, data: &Path, news: StoreNews) -> Result<()> {
     Ok(())
 }
 
-fn compute(config: &Config, data: &Path) -> Result<LocalCompute> {
+fn compute(config: &Config, data: &Path, program: &Program) -> Result<LocalCompute> {
     let options = LocalOptions {
         data: data.to_owned(),
-        program: std::env::current_exe().context("this program cannot find itself")?,
+        program: program.path.clone(),
         addresses: settings::address_plan(config)?,
         log_bytes_max: config.local.log_bytes_max,
         terminate_grace: Duration::from_millis(config.local.terminate_grace_ms),
@@ -116,19 +160,13 @@ fn compute(config: &Config, data: &Path) -> Result<LocalCompute> {
     LocalCompute::new(options).context("cannot use the data directory")
 }
 
-/// The embedded server, or one that nobody can ask.
-async fn dns(config: &Config) -> Result<Arc<dyn DnsProvider>> {
-    let Some(listen) = dns_address(config) else {
-        return Ok(Arc::new(InProcessDns::default()));
-    };
-    let first_serial = u32::try_from(clock::unix_millis() / 1_000).unwrap_or(u32::MAX);
-    let server = EmbeddedDns::start(listen, first_serial).await.map_err(|error| {
-        Exit::Unavailable.because(format!(
-            "the DNS server cannot listen on {listen}: {error}; set dns.port, or dns.enabled = \
-             false",
-        ))
-    })?;
-    Ok(Arc::new(server))
+/// The embedded server of the one that leads, or one that nobody can ask.
+fn dns(config: &Config) -> Arc<dyn DnsProvider> {
+    let first_serial = || u32::try_from(clock::unix_millis() / 1_000).unwrap_or(u32::MAX);
+    match dns_address(config) {
+        Some(listen) => Arc::new(LedDns::new(listen, first_serial)),
+        None => Arc::new(InProcessDns::default()),
+    }
 }
 
 /// What SIGHUP changes: policies, times, limits of the tiers, the log.
@@ -139,32 +177,19 @@ fn reload_settings(file: &Path, lsm: &Lsm, log: &LogControl) -> Result<()> {
     Ok(())
 }
 
-/// A number above that of every earlier manager: nodes refuse a generation of an older one.
-///
-/// The clock helps where the file was lost.
-fn next_fence(data: &Path) -> Result<u64> {
-    let path = data.join(FENCE_FILE);
-    let last = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
-    let now_s = clock::unix_millis() / 1_000;
-    let next = last.map_or(now_s, |last: u64| now_s.max(last.saturating_add(1)));
-    files::write_private(&path, format!("{next}\n").as_bytes())
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(next)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// A data directory of a release that kept the number in a file: it goes on from there.
     #[test]
-    fn every_manager_has_a_higher_number() {
+    fn the_fence_of_an_earlier_release_is_passed() {
         let data = files::test_directory("fence");
         fs::create_dir_all(&data).expect("made");
-        let first = next_fence(&data).expect("written");
-        let second = next_fence(&data).expect("written");
-        fs::write(data.join(FENCE_FILE), "99999999999").expect("a clock that went back");
-        let third = next_fence(&data).expect("written");
-        assert!(first < second && second < third, "{first} {second} {third}");
+        let by_the_clock = fence_min(&data);
+        assert!(by_the_clock > 1_600_000_000);
+        fs::write(data.join(FENCE_FILE), "99999999999\n").expect("a clock that went back");
+        assert_eq!(fence_min(&data), 100_000_000_000);
         fs::remove_dir_all(&data).expect("removed");
     }
 }

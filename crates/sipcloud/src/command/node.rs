@@ -76,9 +76,10 @@ async fn serve(
         Exit::Unavailable.because(format!("{instance} cannot start: {error:#}"))
     })?;
     let control = &configuration.control;
-    let server = node_api::serve(control.listen, &control.token, role.handle())
-        .await
-        .map_err(|error| Exit::Unavailable.because(format!("{}: {error}", control.listen)))?;
+    let server =
+        node_api::serve(control.listen, &control.token, &configuration.origin, role.handle())
+            .await
+            .map_err(|error| Exit::Unavailable.because(format!("{}: {error}", control.listen)))?;
     tracing::info!(%instance, %incarnation, sip = %configuration.sip.internal, "started");
 
     let is_whole = until_told_to_end(&role, &mut end, &mut reload, (file, log)).await;

@@ -1,29 +1,48 @@
 //! `sipcloud status`: the fleet as the manager sees it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 
 use anyhow::Result;
-use node_api::wire::{FleetStatus, StoreTierStatus};
+use node_api::ManagerClient;
+use node_api::wire::{FleetStatus, ManagerStatus, StoreTierStatus};
 
 use crate::cli;
-use crate::command::{manager_of, small_runtime};
+use crate::command::{MANAGER_PATIENCE, manager_of, small_runtime};
 use crate::exit::Exit;
+use crate::files::ManagerFile;
 use crate::show;
 
 pub(crate) fn run(arguments: &cli::Status) -> Result<Option<Exit>> {
     let manager = manager_of(&arguments.data.data)?;
-    let fleet = small_runtime()?
-        .block_on(manager.fleet())
-        .map_err(|error| Exit::Unavailable.because(error))?;
+    let runtime = small_runtime()?;
+    let fleet =
+        runtime.block_on(manager.fleet()).map_err(|error| Exit::Unavailable.because(error))?;
     if arguments.json {
         println!("{}", serde_json::to_string(&fleet)?);
     } else {
-        print!("{}", table(&fleet)?);
+        let standby = runtime.block_on(standby(&arguments.data.data, &fleet));
+        print!("{}", table(&fleet, &standby)?);
     }
     Ok(None)
 }
 
-fn table(fleet: &FleetStatus) -> Result<String> {
+/// Managers that run beside this one.
+async fn standby(data: &Path, fleet: &FleetStatus) -> Vec<ManagerStatus> {
+    let mut others = Vec::new();
+    for file in ManagerFile::running(data) {
+        let client = ManagerClient::new(file.api, &file.token, MANAGER_PATIENCE);
+        let asked = match client {
+            Ok(client) => client.fleet().await.ok(),
+            Err(_) => None,
+        };
+        others.extend(asked.map(|asked| asked.manager).filter(|it| it.pid != fleet.manager.pid));
+    }
+    others
+}
+
+fn table(fleet: &FleetStatus, standby: &[ManagerStatus]) -> Result<String> {
     let mut text = String::new();
     let manager = &fleet.manager;
     let generation = fleet
@@ -39,6 +58,14 @@ fn table(fleet: &FleetStatus) -> Result<String> {
         if manager.frozen { "  frozen" } else { "" },
         if manager.dry_run { "  dry run" } else { "" },
     )?;
+    if !manager.leads {
+        let leader = if manager.leader.is_empty() { "nobody" } else { &manager.leader };
+        writeln!(text, "{} does not act; leads: {leader} {}", manager.name, manager.trouble)?;
+    }
+    for other in standby {
+        writeln!(text, "{} stands by, pid {}", other.name, other.pid)?;
+    }
+    write_builds(&mut text, fleet)?;
     for tier in &fleet.tiers {
         writeln!(text, "{}", show::tier_line(tier))?;
         writeln!(text, "          {} wanted: {}", tier.desired, tier.reason)?;
@@ -69,6 +96,22 @@ fn table(fleet: &FleetStatus) -> Result<String> {
         )?;
     }
     Ok(text)
+}
+
+/// Only while the fleet is mixed, as in the middle of an upgrade.
+fn write_builds(text: &mut String, fleet: &FleetStatus) -> Result<()> {
+    let mut builds: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    builds.entry(&fleet.manager.build).or_default().push(fleet.manager.name.clone());
+    for one in fleet.instances.iter().filter(|one| one.answers) {
+        builds.entry(&one.build).or_default().push(one.instance.to_string());
+    }
+    if builds.len() > 1 {
+        for (build, whose) in builds {
+            let build = if build.is_empty() { "unknown" } else { build };
+            writeln!(text, "build {build:<12}  {}", whose.join(" "))?;
+        }
+    }
+    Ok(())
 }
 
 fn write_store(text: &mut String, store: &StoreTierStatus) -> Result<()> {

@@ -7,6 +7,7 @@ mod supervisor;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -16,16 +17,18 @@ use store_drivers::TemporaryFolder;
 use store_drivers::admin::Admin;
 
 use crate::cli::{self, InstanceRange};
+use crate::command::manager::{control_address, dns_address};
 use crate::command::{explain, open_data};
 use crate::config::{self, Config};
 use crate::exit::Exit;
 use crate::files;
 use crate::logging;
+use crate::program::Program;
 use crate::secrets::Secrets;
 
 use display::Display;
 use lock::Lock;
-use supervisor::Supervisor;
+use supervisor::{Cloud, Supervisor};
 
 pub(crate) fn run(arguments: &cli::Up) -> Result<Option<Exit>> {
     let configured =
@@ -41,6 +44,8 @@ pub(crate) fn run(arguments: &cli::Up) -> Result<Option<Exit>> {
 
     process::adopt_orphans().context("the system does not let us keep track of our processes")?;
     stop::predecessor(&data, &config)?;
+    expect_free_addresses(&config)?;
+    Program::install_own(&data)?.select(&data)?;
     let running = files::running_configuration(&data);
     files::write_private(&running, config.to_toml()?.as_bytes())
         .with_context(|| format!("cannot write {}", running.display()))?;
@@ -57,7 +62,26 @@ pub(crate) fn run(arguments: &cli::Up) -> Result<Option<Exit>> {
         files::write_private(&running, config.to_toml()?.as_bytes())?;
         Ok(config)
     };
-    runtime.block_on(Supervisor::new(data, config, secrets, display, Box::new(reread))?.run())
+    let cloud = Cloud { data, config, secrets, managers: arguments.managers };
+    runtime.block_on(Supervisor::new(cloud, display, Box::new(reread))?.run())
+}
+
+/// What is taken is told now, by name; a manager that stands by would wait for it.
+fn expect_free_addresses(config: &Config) -> Result<()> {
+    let control = control_address(config, 1)?;
+    let remedy = "another cloud on this network? give this one its own: local.network";
+    TcpListener::bind(control).map_err(|error| {
+        Exit::Unavailable
+            .because(format!("the manager cannot listen on {control}: {error}; {remedy}"))
+    })?;
+    if let Some(dns) = dns_address(config) {
+        UdpSocket::bind(dns).map_err(|error| {
+            Exit::Unavailable.because(format!(
+                "the DNS server cannot listen on {dns}: {error}; set dns.port, or dns.enabled = false"
+            ))
+        })?;
+    }
+    Ok(())
 }
 
 fn with_flags(mut config: Config, arguments: &cli::Up) -> Config {

@@ -65,7 +65,8 @@ impl Data {
         out
     }
 
-    fn run(&self, arguments: &str, input: &str) -> (bool, String, String) {
+    /// Whether it succeeded, and what it said.
+    pub(crate) fn run(&self, arguments: &str, input: &str) -> (bool, String, String) {
         let mut child = Command::new(env!("CARGO_BIN_EXE_sipcloud"))
             .args(arguments.split_whitespace())
             .arg("--data")

@@ -14,3 +14,4 @@ mod registration;
 mod scale;
 mod sip;
 mod torture;
+mod upgrade;

@@ -185,7 +185,9 @@ fn nobody_is_let_in_without_the_token_and_secrets_are_their_owners_alone() {
             }
         }
     }
-    for file in files_below(data.path()) {
+    // The program itself knows the words and no secret.
+    let programs = data.path().join("bin");
+    for file in files_below(data.path()).into_iter().filter(|it| !it.starts_with(&programs)) {
         let mode = std::fs::metadata(&file).expect("there").permissions().mode();
         let text = std::fs::read(&file).unwrap_or_default();
         let is_secret = ["token", "secret"]

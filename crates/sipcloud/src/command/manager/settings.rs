@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use fleet::{CallRate, InstanceId};
 use lsm::{JournalLimits, LsmConfiguration, NodeTemplate, Settings, StoreNews, StoreWatch};
-use node_api::wire::{Control, NodeConfiguration, SipAddresses};
+use node_api::wire::{Control, NodeConfiguration, Origin, SipAddresses};
 use provider_drivers::AddressPlan;
 use scaling::{AdaptiveRule, PaperRule, Rule, ScalingPolicy, Timing};
 
@@ -21,21 +21,21 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 /// What a local process needs to start, until one was measured.
 const BOOT_TIME: Duration = Duration::from_secs(3);
 
-/// Everything the manager is told. `data` is absolute.
+/// Everything the manager with this number is told. `data` is absolute.
 pub(super) fn configuration(
     config: &Config,
     secrets: &Secrets,
     data: &Path,
-    fence: u64,
+    number: u8,
 ) -> Result<LsmConfiguration> {
     Ok(LsmConfiguration {
         settings: settings(config),
         template: template(config, secrets, data)?,
-        listen: control_address(config)?,
+        listen: control_address(config, number)?,
         token: secrets.manager_token.clone(),
         journal: data.join("journal.jsonl"),
         journal_limits: JournalLimits::default(),
-        fence,
+        name: format!("manager-{number}"),
         store: StoreWatch {
             kind: config.store.kind,
             node_capacity_queries_per_s: config.store.node_capacity_queries_per_s,
@@ -136,6 +136,7 @@ fn template(config: &Config, secrets: &Secrets, data: &Path) -> Result<NodeTempl
         internal_mtu_bytes: 1_400,
         rows: fleet::ROWS_DEFAULT,
         log: config.log.clone(),
+        origin: Origin::default(),
     };
     let advertised = config.listen().map_or_else(BTreeMap::new, |ip| {
         let address = SocketAddr::new(ip, config.local.sip_port);
@@ -148,17 +149,23 @@ fn template(config: &Config, secrets: &Secrets, data: &Path) -> Result<NodeTempl
 pub(super) fn address_plan(config: &Config) -> Result<AddressPlan> {
     let network = config.network().context("local.network is not two octets")?;
     let local = &config.local;
-    Ok(AddressPlan { network, sip_port: local.sip_port, control_port: local.control_port })
+    Ok(AddressPlan {
+        network,
+        sip_port: local.sip_port,
+        control_port: local.control_port,
+        // Clients elsewhere know one address.
+        balancers_max: config.listen().map_or(AddressPlan::SLOT_MAX, |_| 1),
+    })
 }
 
-/// Where the manager's own interface listens.
-fn control_address(config: &Config) -> Result<SocketAddr> {
-    Ok(SocketAddr::new(address_plan(config)?.manager_ip(), config.local.control_port))
+/// Where the interface of the manager with this number listens, counted from 1.
+pub(crate) fn control_address(config: &Config, number: u8) -> Result<SocketAddr> {
+    Ok(SocketAddr::new(address_plan(config)?.manager_ip(number), config.local.control_port))
 }
 
 /// Where the embedded DNS server answers, if it is to.
 pub(crate) fn dns_address(config: &Config) -> Option<SocketAddr> {
-    let own = address_plan(config).ok()?.manager_ip();
+    let own = address_plan(config).ok()?.manager_ip(1);
     let ip = config.dns.listen.parse().unwrap_or(own);
     config.dns.enabled.then(|| SocketAddr::new(ip, config.dns.port))
 }
@@ -174,8 +181,9 @@ mod tests {
         config.local.network = "127.4".to_owned();
         let data = crate::files::test_directory("settings");
         let secrets = Secrets::load_or_make(&data).expect("made");
-        let made = configuration(&config, &secrets, &data, 7).expect("good");
-        assert_eq!(made.listen, "127.4.10.250:8060".parse().expect("an address"));
+        let made = configuration(&config, &secrets, &data, 2).expect("good");
+        assert_eq!(made.listen, "127.4.10.251:8060".parse().expect("an address"));
+        assert_eq!(made.name, "manager-2");
         let plan = address_plan(&config).expect("good");
         let balancer = InstanceId::balancer(1);
         let node = made.template.configuration(balancer, plan.of(balancer).expect("a slot"));

@@ -1,4 +1,4 @@
-//! Ending a cloud so that no process of it stays: the manager first, which would replace nodes.
+//! Ending a cloud so that no process of it stays: the managers first, which would replace nodes.
 
 use std::fs;
 use std::path::Path;
@@ -31,18 +31,14 @@ pub(super) enum Haste {
     Now,
 }
 
-/// Ends the manager and every node of a data directory, and removes what they leave.
+/// Ends the managers and every node of a data directory, and removes what they leave.
 ///
-/// `manager` is one that has perhaps not yet written down where it answers.
+/// `managers` are those that have perhaps not yet written down where they answer.
 ///
 /// # Errors
 ///
 /// A process that does not end; the error names it.
-pub(super) async fn cloud(
-    data: &Path,
-    manager: Option<ProcessIdentity>,
-    haste: Haste,
-) -> Result<()> {
+pub(super) async fn cloud(data: &Path, managers: Vec<ProcessIdentity>, haste: Haste) -> Result<()> {
     let steps: &[(Signal, Duration)] = match haste {
         Haste::Drain { grace } => &[
             (Signal::Terminate, grace),
@@ -51,8 +47,8 @@ pub(super) async fn cloud(
         ],
         Haste::Now => &[(Signal::Kill, KILL_WAIT)],
     };
-    let written = ManagerFile::read(data).map(|file| file.process);
-    let managers: Vec<_> = manager.into_iter().chain(written).collect();
+    let written = ManagerFile::running(data).into_iter().map(|file| file.process);
+    let managers: Vec<_> = managers.into_iter().chain(written).collect();
     let mut manager_steps = steps.to_vec();
     manager_steps[0].1 = manager_steps[0].1.max(MANAGER_GRACE);
     end(&managers, &manager_steps).await;
@@ -64,7 +60,7 @@ pub(super) async fn cloud(
         return Err(Exit::Software.because(format!("did not end: {}", left.join(", "))));
     }
     remove_dead_machines(data)?;
-    fs::remove_file(ManagerFile::path(data)).ok();
+    ManagerFile::remove_all(data);
     Ok(())
 }
 
@@ -91,7 +87,7 @@ async fn end(processes: &[ProcessIdentity], steps: &[(Signal, Duration)]) {
     }
 }
 
-/// Takes over from an `up` that was killed: its manager ends, its nodes stay if they fit.
+/// Takes over from an `up` that was killed: its managers end, its nodes stay if they fit.
 ///
 /// Nodes that were started with another configuration are ended: the new one would not hold.
 pub(super) fn predecessor(data: &Path, config: &Config) -> Result<()> {
@@ -99,13 +95,13 @@ pub(super) fn predecessor(data: &Path, config: &Config) -> Result<()> {
     let fits = before == config.to_toml()?;
     let steps = [(Signal::Terminate, MANAGER_GRACE), (Signal::Kill, KILL_WAIT)];
     small_runtime()?.block_on(async {
-        if let Some(manager) = ManagerFile::read(data) {
-            end(&[manager.process], &steps).await;
-        }
+        let managers: Vec<_> =
+            ManagerFile::running(data).into_iter().map(|file| file.process).collect();
+        end(&managers, &steps).await;
         if fits {
             return Ok(());
         }
         let grace = Duration::from_millis(config.local.stop_grace_ms);
-        cloud(data, None, Haste::Drain { grace }).await
+        cloud(data, Vec::new(), Haste::Drain { grace }).await
     })
 }

@@ -1,4 +1,4 @@
-//! The loop of `up`: keeps a manager running, says how the fleet does, ends it all at Ctrl-C.
+//! The loop of `up`: keeps its managers running, says how the fleet does, ends it all at Ctrl-C.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -20,6 +20,7 @@ use crate::command::manager::dns_address;
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::files::{self, ManagerFile};
+use crate::program::Program;
 use crate::secrets::Secrets;
 use crate::signals::{EndSignals, hangup};
 
@@ -39,12 +40,23 @@ const SLOW_START: Duration = Duration::from_secs(20);
 /// Takes over what the operator's file says now, and writes it where the manager reads it.
 pub(super) type Reread<'a> = Box<dyn Fn(&Config) -> Result<Config> + 'a>;
 
+/// What is kept running.
+pub(super) struct Cloud {
+    /// By its full name.
+    pub(super) data: PathBuf,
+    pub(super) config: Config,
+    pub(super) secrets: Secrets,
+    /// One leads, the others stand by.
+    pub(super) managers: u8,
+}
+
 pub(super) struct Supervisor<'a> {
     data: PathBuf,
     config: Config,
     secrets: Secrets,
     display: Display,
-    manager: Option<Manager>,
+    managers: Vec<Manager>,
+    managers_wanted: usize,
     early_deaths: u32,
     reread: Reread<'a>,
     /// SIGHUP came and the manager has not been told.
@@ -65,26 +77,22 @@ enum Next {
 }
 
 impl<'a> Supervisor<'a> {
-    pub(super) fn new(
-        data: PathBuf,
-        config: Config,
-        secrets: Secrets,
-        display: Display,
-        reread: Reread<'a>,
-    ) -> Result<Self> {
+    pub(super) fn new(cloud: Cloud, display: Display, reread: Reread<'a>) -> Result<Self> {
+        let Cloud { data, config, secrets, managers } = cloud;
         let mut this = Self {
             data,
             config,
             secrets,
             display,
-            manager: None,
+            managers: Vec::new(),
+            managers_wanted: usize::from(managers),
             early_deaths: 0,
             reread,
             is_reload_owed: false,
             is_ready: false,
             ticks: 0,
         };
-        this.start_manager()?;
+        this.start_missing_managers()?;
         Ok(this)
     }
 
@@ -106,7 +114,7 @@ impl<'a> Supervisor<'a> {
             let next = tokio::select! {
                 () = end.recv() => Next::Stop,
                 _ = hangups.recv() => self.reload(),
-                _ = child_ended.recv() => self.look_after_manager().await?,
+                _ = child_ended.recv() => self.look_after_managers().await?,
                 _ = ticks.tick() => self.tick().await?,
             };
             if matches!(next, Next::Stop) {
@@ -128,26 +136,29 @@ impl<'a> Supervisor<'a> {
         Next::GoOn
     }
 
-    /// Tells the manager to read its file again, once it has begun to listen for that.
+    /// Tells the managers to read their file again, once they have begun to listen for that.
     fn pass_reload_on(&mut self) {
-        if !self.is_reload_owed || self.client().is_none() {
+        let listening = ManagerFile::running(&self.data);
+        let listens =
+            |manager: &Manager| listening.iter().any(|file| file.process == manager.process);
+        if !self.is_reload_owed || !self.managers.iter().all(listens) {
             return;
         }
-        if let Some(manager) = &self.manager {
+        for manager in &self.managers {
             match manager.process.signal(Signal::Reload) {
-                Ok(_) => tracing::info!("the manager was told to read its configuration again"),
-                Err(error) => tracing::warn!(%error, "the manager cannot be told to reload"),
+                Ok(_) => tracing::info!("a manager was told to read its configuration again"),
+                Err(error) => tracing::warn!(%error, "a manager cannot be told to reload"),
             }
-            self.is_reload_owed = false;
         }
+        self.is_reload_owed = false;
     }
 
     async fn tick(&mut self) -> Result<Next> {
         self.ticks += 1;
-        if let Some(manager) = &mut self.manager {
+        for manager in &mut self.managers {
             manager.lived += TICK;
         }
-        self.look_after_manager().await?;
+        self.look_after_managers().await?;
         self.pass_reload_on();
         let fleet = match self.client() {
             Some(client) => client.fleet().await.ok(),
@@ -192,26 +203,28 @@ impl<'a> Supervisor<'a> {
         self.display.say("slow", &format!("not ready yet: {missing}; logs are in {logs}"));
     }
 
-    /// Takes exit codes, and starts a manager if there is none.
-    async fn look_after_manager(&mut self) -> Result<Next> {
+    /// Takes exit codes, and starts a manager for each that is gone.
+    async fn look_after_managers(&mut self) -> Result<Next> {
         let ended = process::reap_children();
-        let Some(manager) = &self.manager else {
-            return Ok(Next::GoOn);
+        let is_gone = |manager: &Manager| {
+            let has_ended = ended.iter().any(|ended| ended.pid == manager.process.pid);
+            has_ended || !manager.process.is_alive()
         };
-        let end = ended.iter().find(|ended| ended.pid == manager.process.pid);
-        if end.is_none() && manager.process.is_alive() {
-            return Ok(Next::GoOn);
+        let (gone, alive): (Vec<Manager>, Vec<Manager>) =
+            std::mem::take(&mut self.managers).into_iter().partition(is_gone);
+        self.managers = alive;
+        for manager in &gone {
+            let (pid, lived_long) = (manager.process.pid, manager.lived >= GOOD_LIFE);
+            let end = ended.iter().find(|ended| ended.pid == pid);
+            self.check_early_death(end, lived_long)?;
+            if self.is_ready {
+                tracing::warn!(pid, "a manager ended; calls go on, another one starts");
+            }
+            if !lived_long {
+                tokio::time::sleep(RESTART_DELAY).await;
+            }
         }
-        let (pid, lived_long) = (manager.process.pid, manager.lived >= GOOD_LIFE);
-        self.manager = None;
-        self.check_early_death(end, lived_long)?;
-        if self.is_ready {
-            tracing::warn!(pid, "the manager died; calls go on, another one starts");
-        }
-        if !lived_long {
-            tokio::time::sleep(RESTART_DELAY).await;
-        }
-        self.start_manager()?;
+        self.start_missing_managers()?;
         Ok(Next::GoOn)
     }
 
@@ -232,11 +245,17 @@ impl<'a> Supervisor<'a> {
         )))
     }
 
+    fn start_missing_managers(&mut self) -> Result<()> {
+        while self.managers.len() < self.managers_wanted {
+            self.start_manager()?;
+        }
+        Ok(())
+    }
+
     fn start_manager(&mut self) -> Result<()> {
-        let program = std::env::current_exe().context("this program cannot find itself")?;
         let log = files::open_log(&manager_log(&self.data), self.config.local.log_bytes_max)
             .context("cannot open the manager's log")?;
-        let mut command = Command::new(program);
+        let mut command = Command::new(Program::of(&self.data)?.path);
         command
             .args(["manager", "--data"])
             .arg(&self.data)
@@ -247,18 +266,19 @@ impl<'a> Supervisor<'a> {
         let child = process::in_own_session(&mut command)
             .spawn()
             .context("the manager cannot be started")?;
-        let process = ProcessIdentity::of(child.id());
-        self.manager = process.map(|process| Manager { process, lived: Duration::ZERO });
-        if self.manager.is_none() {
+        let Some(process) = ProcessIdentity::of(child.id()) else {
             return Err(Exit::Unavailable.because("the manager ended at once"));
-        }
+        };
+        self.managers.push(Manager { process, lived: Duration::ZERO });
         Ok(())
     }
 
-    /// The manager that runs now, once it has said where it answers.
+    /// The manager of ours that leads, once it has said where it answers.
     fn client(&self) -> Option<ManagerClient> {
-        let running = &self.manager.as_ref()?.process;
-        let file = ManagerFile::read(&self.data).filter(|file| file.process == *running)?;
+        let is_ours = |file: &ManagerFile| {
+            self.managers.iter().any(|manager| manager.process == file.process)
+        };
+        let file = ManagerFile::read(&self.data).filter(is_ours)?;
         ManagerClient::new(file.api, &self.secrets.manager_token, PATIENCE).ok()
     }
 
@@ -266,16 +286,17 @@ impl<'a> Supervisor<'a> {
     async fn stop(&mut self, end: &mut EndSignals) -> Result<()> {
         self.display.say("stopping", "stopping; Ctrl-C again to stop at once");
         let grace = Duration::from_millis(self.config.local.stop_grace_ms);
-        let manager = self.manager.take().map(|manager| manager.process);
+        let managers: Vec<ProcessIdentity> =
+            self.managers.drain(..).map(|manager| manager.process).collect();
         let drained = tokio::select! {
-            stopped = stop::cloud(&self.data, manager.clone(), Haste::Drain { grace }) => {
+            stopped = stop::cloud(&self.data, managers.clone(), Haste::Drain { grace }) => {
                 Some(stopped)
             }
             () = end.recv() => None,
         };
         match drained {
             Some(stopped) => stopped?,
-            None => stop::cloud(&self.data, manager, Haste::Now).await?,
+            None => stop::cloud(&self.data, managers, Haste::Now).await?,
         }
         process::reap_children();
         self.display.say("stopped", "stopped");

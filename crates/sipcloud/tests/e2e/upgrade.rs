@@ -1,0 +1,170 @@
+//! Several managers over one cloud, and a cloud that goes over to another binary.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use fleet::Tier;
+use node_api::wire::{EventKind, FleetStatus};
+
+use crate::cloud::{Cloud, Data, PATIENCE, instances, kill, pids, tier};
+use crate::load::{self, CALLERS};
+
+const WITHIN: Duration = Duration::from_secs(60);
+
+/// Short transactions, so that a drain ends within seconds; a quick eye for load.
+const QUICK: &str = "timers.t1_ms = 100\nmanager.up_polls = 2\nmanager.down_polls = 3\n\
+                     dns.ttl_s = 1\n";
+
+/// Kills the manager that leads, which must be this one, and waits for the other's lead.
+fn kill_leader(cloud: &Cloud<'_>, fleet: &FleetStatus) {
+    let old = fleet.manager.pid;
+    kill("KILL", old);
+    cloud.wait("another leader", PATIENCE, |fleet| fleet.manager.leads && fleet.manager.pid != old);
+}
+
+/// Goal: while the proxies come and go under calls, the manager that leads is killed at each stage; the
+/// one that stood by finishes what was begun, no call fails, and nothing is left over.
+#[test]
+fn a_standby_finishes_what_a_killed_leader_began() {
+    let data = Data::claim(162).with_users(&CALLERS);
+    let cloud = data.up("--managers 2 --proxies 1..3 --capacity 25", QUICK);
+    let _callees = load::direct_callees(&cloud);
+    let schedule = "8@2s,8..60@4s,60@14s,60..8@2s,8@25s";
+    let plan = load::figure_4(&cloud, vec![cloud.balancer(1)], &["trunk"], schedule);
+    let running = load::start(plan);
+    let of_proxies = |fleet: &FleetStatus, state: &str| {
+        instances(fleet, Tier::Proxy).iter().any(|it| it.state == state)
+    };
+    let first = cloud.fleet().manager;
+    assert!(first.leads);
+    let growing = cloud.wait("a new machine", WITHIN, |fleet| of_proxies(fleet, "booting"));
+    kill_leader(&cloud, &growing);
+    let grown = cloud.wait("growth", WITHIN, |fleet| tier(fleet, Tier::Proxy).in_service == 3);
+    kill_leader(&cloud, &grown);
+    let shrinking = cloud.wait("a drain", WITHIN, |fleet| of_proxies(fleet, "draining"));
+    kill_leader(&cloud, &shrinking);
+    cloud.wait("the end of the drains", WITHIN, |fleet| {
+        instances(fleet, Tier::Proxy).len() == 1 && tier(fleet, Tier::Proxy).in_service == 1
+    });
+    load::assert_no_call_failed(&running.join().expect("the callers"));
+    let fleet = cloud.fleet();
+    assert!(fleet.manager.fence >= first.fence + 3, "{:?}", fleet.manager);
+
+    let events = cloud.events();
+    for (event, number) in events.iter().zip(1..) {
+        assert_eq!(event.number, number, "one story: {event:?}");
+    }
+    let leads = events.iter().filter(|event| event.text.contains(" leads: process "));
+    assert!(leads.count() >= 4, "every change of leaders is told");
+}
+
+/// Another build of the same program: what follows the last section of a binary does not matter.
+fn other_build(data: &Data) -> PathBuf {
+    let path = data.path().join("another");
+    std::fs::copy(env!("CARGO_BIN_EXE_sipcloud"), &path).expect("copied");
+    let mut file = std::fs::File::options().append(true).open(&path).expect("opened");
+    file.write_all(b"another build").expect("written");
+    path
+}
+
+fn builds(fleet: &FleetStatus, tier: Tier) -> BTreeSet<String> {
+    instances(fleet, tier).iter().map(|it| it.build.clone()).collect()
+}
+
+/// Goal: managers and proxies go over to another build under calls, of which none fails; the leader is
+/// killed meanwhile. Then the balancers. Nothing of the old build is left, and the journal tells it.
+#[test]
+fn a_cloud_goes_over_to_another_build_under_calls() {
+    let data = Data::claim(163).with_users(&CALLERS);
+    let cloud = data.up("--managers 2 --balancers 1..1 --proxies 2..2", QUICK);
+    let _callees = load::direct_callees(&cloud);
+    let before = cloud.fleet();
+    let binary = other_build(&data);
+    let plan = load::figure_4(&cloud, vec![cloud.balancer(1)], &["trunk"], "25@20s");
+    let running = load::start(plan);
+    let command = format!("upgrade --binary {}", binary.display());
+    std::thread::scope(|scope| {
+        let upgrade = scope.spawn(|| data.good(&format!("{command} --tier proxies"), ""));
+        let in_motion = cloud.wait("a drain", WITHIN, |fleet| {
+            fleet.manager.build != before.manager.build
+                && instances(fleet, Tier::Proxy).iter().any(|it| it.state == "draining")
+        });
+        kill_leader(&cloud, &in_motion);
+        println!("{}", upgrade.join().expect("it ends"));
+    });
+    let proxies = cloud.fleet();
+    let new = BTreeSet::from([proxies.manager.build.clone()]);
+    assert_ne!(proxies.manager.build, before.manager.build);
+    assert_eq!(builds(&proxies, Tier::Proxy), new);
+    assert_eq!(tier(&proxies, Tier::Proxy).in_service, 2);
+    assert_eq!(builds(&proxies, Tier::LoadBalancer), builds(&before, Tier::LoadBalancer));
+    assert!(data.good("status", "").contains("build "), "a mixed fleet is shown");
+    load::assert_no_call_failed(&running.join().expect("the callers"));
+
+    println!("{}", data.good(&command, ""));
+    let after = cloud.fleet();
+    assert_eq!(builds(&after, Tier::LoadBalancer), new);
+    assert!(pids(&after).iter().all(|it| !pids(&before).contains(it)), "{after:?}");
+    assert!(data.good(&command, "").contains("all on build"), "nothing is left to do");
+    let plan = load::figure_4(
+        &cloud,
+        vec![instances(&after, Tier::LoadBalancer)[0].sip],
+        &["trunk"],
+        "10@2s",
+    );
+    load::assert_no_call_failed(&load::run(&plan));
+    let told = |kind: EventKind, text: &str| {
+        let events = cloud.events();
+        events.iter().any(|event| event.kind == kind && event.text.contains(text))
+    };
+    assert!(told(EventKind::Manager, "is complete: 2 replaced"), "{:?}", cloud.events());
+    assert!(told(EventKind::Act, "asked to drain: upgrade to build"));
+}
+
+/// Goal: a binary with which no node comes up changes nothing for calls, and the command says what to
+/// do; with a good one it is made up for. One that is no program at all is refused at once.
+#[test]
+fn an_upgrade_that_fails_leaves_the_old_ones_in_service() {
+    let data = Data::claim(164).with_users(&CALLERS);
+    let cloud = data.up("--proxies 1..1", QUICK);
+    let _callees = load::direct_callees(&cloud);
+    let before = cloud.fleet();
+    let script = |name: &str, text: &str| {
+        let path = data.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).expect("changed");
+        path
+    };
+    let nothing = script("nothing", "#!/bin/sh\nexit 3\n");
+    let (is_success, _, errors) = data.run(&format!("upgrade --binary {}", nothing.display()), "");
+    assert!(!is_success && errors.contains("nothing was changed"), "{errors}");
+
+    let plan = load::figure_4(&cloud, vec![cloud.balancer(1)], &["trunk"], "20@10s");
+    let running = load::start(plan);
+    let real = env!("CARGO_BIN_EXE_sipcloud");
+    let bad = script(
+        "bad",
+        &format!(
+            "#!/bin/sh\ncase \"$1\" in --version) echo sipcloud 9.9.9;; manager) exec {real} \"$@\";; \
+             *) exit 1;; esac\n"
+        ),
+    );
+    let (is_success, out, errors) =
+        data.run(&format!("upgrade --tier proxies --binary {}", bad.display()), "");
+    assert!(!is_success, "{out}");
+    assert!(errors.contains("serves on") && errors.contains("upgrade` again"), "{errors}");
+    let after = cloud.fleet();
+    assert_eq!(after.manager.build, before.manager.build, "the managers went back");
+    let old = pids(&before);
+    assert!(old.iter().all(|it| pids(&after).contains(it)), "{after:?}");
+    load::assert_no_call_failed(&running.join().expect("the callers"));
+
+    let good = other_build(&data);
+    data.good(&format!("upgrade --tier proxies --binary {}", good.display()), "");
+    let mended = cloud.fleet();
+    assert_eq!(builds(&mended, Tier::Proxy), BTreeSet::from([mended.manager.build.clone()]));
+    assert_ne!(mended.manager.build, before.manager.build);
+}
