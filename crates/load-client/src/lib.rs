@@ -17,13 +17,18 @@
 //!
 //! # Reading order
 //!
-//! `plan` (what a run is) → `schedule` (when calls start) → `uac` (one call after another) over
+//! `plan` (what a run is) → `mix` and `schedule` (which calls start when) → `destinations` (where
+//! they go) → `uac` (one call after another) over
 //! `uac/call` (what a call says) and `uac/flow` (what it makes of the answers) → `uas` and
-//! `uas/registration` → `digest`, `text`, `endpoint` (the loop), `report`, `latency`.
+//! `uas/registration` → `digest`, `text`, `endpoint` (the loop) over `connections`, `report`,
+//! `latency`.
 
+mod connections;
+mod destinations;
 mod digest;
 mod endpoint;
 mod latency;
+mod mix;
 mod plan;
 mod report;
 mod schedule;
@@ -31,10 +36,14 @@ mod text;
 mod uac;
 mod uas;
 
+pub use connections::ConnectionCounts;
+pub use destinations::Service;
 pub use latency::Latency;
-pub use plan::{Challenge, Credentials, Mode, Plan, Retransmission, Stop};
-pub use report::{Failure, OwnLosses, Report, Sample};
+pub use mix::{CallKind, Mix, MixError, Mode};
+pub use plan::{Challenge, Credentials, Plan, Retransmission, Stop};
+pub use report::{Failure, KindCounts, OwnLosses, Report, Sample};
 pub use schedule::{Schedule, ScheduleError};
+pub use sip_message::Transport;
 pub use sip_transaction::Timing;
 pub use uac::run_uac;
 pub use uas::{Registration, Uas, UasCounters, UasOptions};

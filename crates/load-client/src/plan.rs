@@ -5,8 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use sip_message::Transport;
 use sip_transaction::Timing;
 
+use crate::destinations::Service;
+use crate::mix::{Mix, Mode};
 use crate::schedule::Schedule;
 
 /// A user and its password.
@@ -21,16 +24,6 @@ impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
     }
-}
-
-/// What a call consists of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// INVITE, 180, 200, ACK, `talk`, BYE, 200. With `talk` zero and challenges this is Figure 4 of
-    /// the paper.
-    Complete { talk: Duration },
-    /// INVITE, 180, `ringing`, CANCEL, 200 to the CANCEL, 487, ACK.
-    CancelWhileRinging { ringing: Duration },
 }
 
 /// Whether INVITE and BYE are to be challenged.
@@ -52,19 +45,23 @@ pub enum Retransmission {
 /// One run of callers.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Where new calls go, in turn. With retransmission on, a request that nobody answers goes to
-    /// the next target (RFC 3263 §4.3).
+    /// Where new calls go, in turn. With retransmission on, a request goes to the next target if the
+    /// first is dead: silence, an ICMP error, a refused or lost connection, 503 (RFC 3263 §4.3).
     pub targets: Vec<SocketAddr>,
+    /// In place of targets: a name that leads to them.
+    pub service: Option<Service>,
+    /// `None`: what the service's NAPTR records prefer, and UDP for targets. UDP and TCP are known.
+    pub transport: Option<Transport>,
     /// Addresses to send from, in turn, a socket for each; port 0 takes a free one.
     pub local: Vec<SocketAddr>,
     /// The domain of callers and callees.
     pub domain: String,
     /// The callers, in turn.
     pub users: Vec<Credentials>,
-    /// User parts of the callees, in turn.
+    /// User parts of the callees, in turn; kinds of calls may have their own.
     pub callees: Vec<String>,
     pub schedule: Schedule,
-    pub mode: Mode,
+    pub mix: Mix,
     pub challenge: Challenge,
     pub retransmission: Retransmission,
     pub timing: Timing,
@@ -88,12 +85,14 @@ impl Plan {
     ) -> Self {
         Self {
             targets,
+            service: None,
+            transport: None,
             local,
             domain: domain.to_owned(),
             users: Vec::new(),
             callees: Vec::new(),
             schedule,
-            mode: Mode::Complete { talk: Duration::ZERO },
+            mix: Mode::Complete { talk: Duration::ZERO }.into(),
             challenge: Challenge::Required,
             retransmission: Retransmission::On,
             timing: Timing::RFC_3261,

@@ -1,9 +1,14 @@
 //! What became of the calls, and what this side itself lost.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::connections::ConnectionCounts;
 use crate::latency::Latency;
+
+/// Causes of failures that are told apart; the others are one.
+const CAUSES_MAX: usize = 64;
 
 /// A call whose flow was not followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,8 +64,18 @@ pub struct Report {
     pub failed: u64,
     /// Calls cut off because the run was stopped: neither succeeded nor failed.
     pub unfinished: u64,
-    /// Requests that were sent to another target because nobody answered at the first.
+    /// Of those that succeeded, the ones that needed a repetition or another target.
+    pub healed: u64,
+    /// Requests that were sent to another target because the first was dead.
     pub failed_over: u64,
+    /// The longest time between two calls that succeeded, while calls were started.
+    pub longest_gap: Duration,
+    /// Each kind of the plan's mix, in its order.
+    pub kinds: Vec<KindCounts>,
+    /// Failed calls by what was expected and what came.
+    pub causes: BTreeMap<String, u64>,
+    /// Of streams; over UDP all zero.
+    pub connections: ConnectionCounts,
     /// The first failures, up to `Plan::failures_kept_max`.
     pub failures: Vec<Failure>,
     /// From the INVITE with credentials (or the only one) to the first 180.
@@ -70,6 +85,49 @@ pub struct Report {
     /// From the BYE with credentials (or the only one) to its 200.
     pub bye: Latency,
     pub own: OwnLosses,
+}
+
+/// What became of one kind of call.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KindCounts {
+    /// As the mix writes it: `talk/20s`.
+    pub kind: String,
+    pub started: u64,
+    pub succeeded: u64,
+    pub failed: u64,
+    pub healed: u64,
+}
+
+impl Report {
+    /// Counts a failure under its cause.
+    pub(crate) fn count_cause(&mut self, expected: &str, came: &str) {
+        let cause = format!("{came} in place of {expected}");
+        let is_known = self.causes.contains_key(&cause) || self.causes.len() < CAUSES_MAX;
+        let cause = if is_known { cause } else { "others".to_owned() };
+        *self.causes.entry(cause).or_default() += 1;
+    }
+}
+
+/// Finds the longest time without a success.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct GapMeter {
+    last: Option<Instant>,
+    longest: Duration,
+}
+
+impl GapMeter {
+    /// A call has succeeded, or the run has ended. `starts_end`: when the last call was started, if
+    /// no more are; what is missing after it is missing for want of calls.
+    pub(crate) fn mark(&mut self, now: Instant, starts_end: Option<Instant>) {
+        let now = starts_end.map_or(now, |end| now.min(end));
+        if let Some(last) = self.last.replace(now) {
+            self.longest = self.longest.max(now.saturating_duration_since(last));
+        }
+    }
+
+    pub(crate) fn longest(&self) -> Duration {
+        self.longest
+    }
 }
 
 /// One second of a run, for a live line.
@@ -83,6 +141,7 @@ pub struct Sample {
     pub started: u64,
     pub succeeded: u64,
     pub failed: u64,
+    pub healed: u64,
     pub in_flight: u64,
     /// In this second alone.
     pub started_now: u64,
@@ -102,6 +161,25 @@ impl fmt::Display for Report {
         }
         if *failed_over > 0 {
             writeln!(f, "            {failed_over} requests repeated at another target")?;
+        }
+        let gap = self.longest_gap.as_secs_f64();
+        let healed = self.healed;
+        writeln!(f, "            {healed} healed by repetition, longest gap {gap:.3} s")?;
+        for kind in self.kinds.iter().filter(|_| self.kinds.len() > 1) {
+            let KindCounts { kind, started, failed, healed, .. } = kind;
+            writeln!(f, "  {kind:<10} {started} made, {failed} failed, {healed} healed")?;
+        }
+        for (cause, calls) in &self.causes {
+            writeln!(f, "  failed    {calls}: {cause}")?;
+        }
+        let ConnectionCounts { opened, lost, reopened, longest_gap } = self.connections;
+        if opened > 0 {
+            let gap = longest_gap.as_secs_f64();
+            writeln!(
+                f,
+                "connections {opened} opened, {lost} lost, {reopened} opened again, at most {gap:.3} s \
+                 without"
+            )?;
         }
         let latencies = [
             ("to the 180", &self.ringing),
@@ -131,5 +209,34 @@ impl fmt::Display for Report {
             writeln!(f, "  and {} failures more", failed - kept)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_ends_with_a_success_or_with_the_calls() {
+        let start = sip_net::clock::now();
+        let at = |second| start + Duration::from_secs(second);
+        let mut meter = GapMeter::default();
+        for second in [3, 4, 6] {
+            meter.mark(at(second), None);
+        }
+        assert_eq!(meter.longest(), Duration::from_secs(2), "before the first there is none");
+        meter.mark(at(60), Some(at(9)));
+        meter.mark(at(90), Some(at(9)));
+        assert_eq!(meter.longest(), Duration::from_secs(3));
+    }
+
+    #[test]
+    fn causes_are_bounded() {
+        let mut report = Report::default();
+        for number in 0..CAUSES_MAX + 5 {
+            report.count_cause("200", &number.to_string());
+        }
+        assert_eq!(report.causes.len(), CAUSES_MAX + 1);
+        assert_eq!(report.causes.get("others"), Some(&5));
     }
 }

@@ -151,7 +151,7 @@ fn rate(text: &str) -> Option<f64> {
     text.trim().parse().ok().filter(|rate: &f64| rate.is_finite() && *rate >= 0.0)
 }
 
-fn seconds(text: &str) -> Option<f64> {
+pub(crate) fn seconds(text: &str) -> Option<f64> {
     let text = text.trim();
     // `ms` before `s` and `m`, for it ends in one and begins with the other.
     let (number, unit) = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3_600.0)]

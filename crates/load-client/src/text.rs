@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use sip_message::{HeaderName, Message, NameAddr, Uri, uri::parse_ip};
+use sip_message::{HeaderName, Message, NameAddr, Transport, Uri, uri::parse_ip};
 
 /// A request about to be written.
 pub(crate) struct Request<'a> {
@@ -12,6 +12,7 @@ pub(crate) struct Request<'a> {
     pub(crate) uri: &'a str,
     /// Our own address, for the Via.
     pub(crate) sent_by: SocketAddr,
+    pub(crate) transport: Transport,
     pub(crate) branch: &'a str,
     /// Values of From and To, with their tags.
     pub(crate) from: &'a str,
@@ -29,16 +30,16 @@ pub(crate) struct Request<'a> {
 impl Request<'_> {
     pub(crate) fn bytes(&self) -> Bytes {
         let mut out = Vec::with_capacity(1_024);
-        let Self { method, uri, sent_by, branch, from, to, call_id, cseq, routes, lines, body } =
-            self;
+        let Self { method, uri, sent_by, branch, from, to, call_id, cseq, lines, body, .. } = self;
+        let transport = self.transport.as_str();
         // Writing into memory does not fail.
         let _ = write!(
             out,
-            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {sent_by};branch={branch};rport\r\n\
+            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/{transport} {sent_by};branch={branch};rport\r\n\
              Max-Forwards: 70\r\nFrom: {from}\r\nTo: {to}\r\nCall-ID: {call_id}\r\n\
              CSeq: {cseq} {method}\r\n"
         );
-        for route in *routes {
+        for route in self.routes {
             let _ = write!(out, "Route: {route}\r\n");
         }
         let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
@@ -46,6 +47,12 @@ impl Request<'_> {
         let _ = write!(out, "{lines}{kind}Content-Length: {length}\r\n\r\n{body}");
         out.into()
     }
+}
+
+/// Our own address as the others are to reach us.
+pub(crate) fn contact(user: &str, local: SocketAddr, transport: Transport) -> String {
+    let parameter = if transport == Transport::Tcp { ";transport=tcp" } else { "" };
+    format!("<sip:{user}@{local}{parameter}>")
 }
 
 /// A session description: one voice stream that nobody will send.

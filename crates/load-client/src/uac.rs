@@ -12,10 +12,12 @@ use sip_message::{Message, Method, Reply, StatusCode, write_reply};
 use sip_net::clock;
 use sip_transaction::{ClientId, ClientVerdict, Event, Layer, Limits, Origin, Reliability, Timing};
 
+use crate::destinations::Destinations;
 use crate::endpoint::{Agent, Endpoint, Outbox, Way};
 use crate::latency::Latency;
+use crate::mix::CallKind;
 use crate::plan::{Plan, Retransmission, Stop};
-use crate::report::{Failure, OwnLosses, Report, Sample};
+use crate::report::{Failure, GapMeter, KindCounts, OwnLosses, Report, Sample};
 use call::{Asked, Call};
 
 /// A call that starts later than this after its time is counted.
@@ -32,28 +34,39 @@ const TRANSACTIONS_MAX: usize = 2_000_000;
 ///
 /// # Errors
 ///
-/// A plan without targets, local addresses, users or callees; an address that cannot be bound.
+/// A plan without targets, local addresses, users or callees; an address that cannot be bound; a
+/// service whose name leads nowhere.
 pub fn run_uac(plan: &Plan, stop: &Stop, mut on_sample: impl FnMut(&Sample)) -> io::Result<Report> {
     for (what, is_empty) in [
-        ("target", plan.targets.is_empty()),
+        ("target", plan.targets.is_empty() && plan.service.is_none()),
         ("local address", plan.local.is_empty()),
         ("user", plan.users.is_empty()),
-        ("callee", plan.callees.is_empty()),
+        (
+            "callee",
+            plan.callees.is_empty() && plan.mix.kinds().iter().any(|it| it.callees.is_empty()),
+        ),
     ] {
         if is_empty {
             let message = format!("the plan names no {what}");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
     }
-    let mut endpoint = Endpoint::bind(&plan.local)?;
-    let mut uac = Uac::new(plan, stop, &mut on_sample, clock::now());
+    let destinations = match &plan.service {
+        Some(service) => Destinations::named(service, plan.transport)?,
+        None => Destinations::fixed(&plan.targets, plan.transport),
+    };
+    let mut endpoint = Endpoint::bind(&plan.local, destinations.transport)?;
+    let mut uac = Uac::new(plan, destinations, stop, &mut on_sample, clock::now());
     endpoint.run(&mut uac)?;
-    Ok(uac.into_report(clock::now(), endpoint.losses()))
+    let mut report = uac.into_report(clock::now(), endpoint.losses());
+    report.connections = endpoint.connections();
+    Ok(report)
 }
 
 /// All callers of one run.
 struct Uac<'a> {
     plan: &'a Plan,
+    destinations: Destinations,
     stop: &'a Stop,
     on_sample: &'a mut dyn FnMut(&Sample),
     layer: Layer<Way>,
@@ -68,7 +81,10 @@ struct Uac<'a> {
     next_call: u64,
     /// Start of the next call, if there is one.
     next_start: Option<Instant>,
+    /// When the last call was started, once no more are.
+    starts_ended: Option<Instant>,
     stopped_at: Option<Instant>,
+    gaps: GapMeter,
     report: Report,
     second: Second,
 }
@@ -85,19 +101,26 @@ struct Second {
 impl<'a> Uac<'a> {
     fn new(
         plan: &'a Plan,
+        destinations: Destinations,
         stop: &'a Stop,
         on_sample: &'a mut dyn FnMut(&Sample),
         began: Instant,
     ) -> Self {
         // Over a "reliable" transport the layer repeats nothing, and otherwise does its work.
-        let reliability = match plan.retransmission {
-            Retransmission::On => Reliability::Unreliable,
-            Retransmission::Off => Reliability::Reliable,
+        let repeats = plan.retransmission == Retransmission::On;
+        let reliability = if repeats && !destinations.transport.is_reliable() {
+            Reliability::Unreliable
+        } else {
+            Reliability::Reliable
         };
+        let kind_counts =
+            |kind: &CallKind| KindCounts { kind: kind.to_string(), ..KindCounts::default() };
+        let kinds = plan.mix.kinds().iter().map(kind_counts).collect();
         let limits = Limits { transactions_max: TRANSACTIONS_MAX };
         let run = format!("{:x}-{:x}", clock::unix_millis(), std::process::id());
         let mut uac = Self {
             plan,
+            destinations,
             stop,
             on_sample,
             // Nobody attacks a load client through its own hash table.
@@ -110,8 +133,10 @@ impl<'a> Uac<'a> {
             began,
             next_call: 0,
             next_start: None,
+            starts_ended: None,
             stopped_at: None,
-            report: Report::default(),
+            gaps: GapMeter::default(),
+            report: Report { kinds, ..Report::default() },
             second: Second {
                 number: 1,
                 started: 0,
@@ -151,18 +176,29 @@ impl<'a> Uac<'a> {
             self.second.started += 1;
             self.start_call(now, number, out);
             self.plan_next_start();
+            if self.next_start.is_none() {
+                self.starts_ended = Some(now);
+            }
         }
     }
 
     /// A call has ended, one way or the other.
-    fn end_call(&mut self, number: u64) {
+    fn end_call(&mut self, now: Instant, number: u64) {
         let Some(call) = self.calls.remove(&number) else {
             return;
         };
         // A failed call was counted when it failed.
-        if !call.has_failed {
-            self.report.succeeded += 1;
-            self.second.succeeded += 1;
+        if call.has_failed {
+            return;
+        }
+        self.report.succeeded += 1;
+        self.second.succeeded += 1;
+        self.gaps.mark(now, self.starts_ended);
+        let healed = u64::from(call.was_repeated);
+        self.report.healed += healed;
+        if let Some(kind) = self.report.kinds.get_mut(call.kind) {
+            kind.succeeded += 1;
+            kind.healed += healed;
         }
     }
 
@@ -176,6 +212,10 @@ impl<'a> Uac<'a> {
         }
         self.report.failed += 1;
         self.second.failed += 1;
+        self.report.count_cause(expected, &came);
+        if let Some(kind) = self.report.kinds.get_mut(call.kind) {
+            kind.failed += 1;
+        }
         if self.report.failures.len() < self.plan.failures_kept_max {
             self.report.failures.push(Failure {
                 unix_ms: clock::unix_millis(),
@@ -204,13 +244,14 @@ impl<'a> Uac<'a> {
                 answer: Latency::default(),
             },
         );
-        let Report { started, succeeded, failed, .. } = self.report;
+        let Report { started, succeeded, failed, healed, .. } = self.report;
         let sample = Sample {
             at,
             rate: self.plan.schedule.rate_at(at),
             started,
             succeeded,
             failed,
+            healed,
             in_flight: self.calls.len() as u64,
             started_now: second.started,
             succeeded_now: second.succeeded,
@@ -228,6 +269,8 @@ impl<'a> Uac<'a> {
 
     fn into_report(mut self, now: Instant, own: OwnLosses) -> Report {
         self.report.own = self.with_lateness(own);
+        self.gaps.mark(now, self.starts_ended);
+        self.report.longest_gap = self.gaps.longest();
         self.report.duration = now.saturating_duration_since(self.began);
         self.report.unfinished = self.calls.values().filter(|call| !call.has_failed).count() as u64;
         self.report
@@ -279,7 +322,24 @@ impl<'a> Uac<'a> {
         out.send(way, bytes.into());
         if let (Some(Method::Bye), Some(number)) = (request.method(), self.call_of(request)) {
             self.fail(now, number, "the callee to stay", "BYE of the callee".to_owned());
-            self.end_call(number);
+            self.end_call(now, number);
+        }
+    }
+
+    /// Requests that wait for a peer which is gone go elsewhere. Where there is no elsewhere,
+    /// repetition goes on over UDP: the peer may come back. What waits for a connection is lost.
+    fn peer_gone(&mut self, now: Instant, way: Way, out: &mut Outbox) {
+        self.destinations.avoid(now, way.to);
+        let is_stream = self.destinations.transport.is_reliable();
+        let mut waiting: Vec<ClientId> = Vec::new();
+        for (id, (number, asked)) in &self.owners {
+            let waits = self.layer.client_destination(*id) == Some(&way);
+            if waits && (is_stream || self.other_way(now, *number, *asked).is_some()) {
+                waiting.push(*id);
+            }
+        }
+        for id in waiting {
+            self.layer.client_transport_error(id, out);
         }
     }
 }
@@ -293,6 +353,7 @@ impl Agent for Uac<'_> {
         let Some(id) = self.layer.client_find(key) else {
             return;
         };
+        self.destinations.answers(way.to);
         let verdict = self.layer.client_handle_response(now, id, message, out);
         if let (ClientVerdict::Deliver, Some((number, asked))) =
             (verdict, self.owners.get(&id).copied())
@@ -309,12 +370,33 @@ impl Agent for Uac<'_> {
         self.handle_events(now, out);
     }
 
+    fn handle_undelivered(&mut self, now: Instant, message: &Message<'_>, out: &mut Outbox) {
+        if let Some(id) = self.layer.client_find(self.layer.client_key(message)) {
+            self.layer.client_transport_error(id, out);
+        }
+        self.handle_events(now, out);
+    }
+
+    fn handle_peer_gone(&mut self, now: Instant, way: Way, out: &mut Outbox) {
+        self.peer_gone(now, way, out);
+        self.handle_events(now, out);
+    }
+
     fn handle_time(&mut self, now: Instant, own: OwnLosses, out: &mut Outbox) {
         if self.stopped_at.is_none() && self.stop.is_stopped() {
             self.stopped_at = Some(now);
             self.next_start = None;
+            self.starts_ended.get_or_insert(now);
         }
+        self.destinations.handle_time(now);
+        out.begin_repeats();
         self.layer.handle_timeout(now, out);
+        for id in out.end_repeats() {
+            let call = self.owners.get(&id).and_then(|(number, _)| self.calls.get_mut(number));
+            if let Some(call) = call {
+                call.was_repeated = true;
+            }
+        }
         self.handle_events(now, out);
         while let Some(Reverse((at, number))) = self.alarms.peek().copied() {
             if at > now {

@@ -4,16 +4,19 @@
 mod call;
 mod registration;
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use sip_message::Message;
+use sip_message::{Message, Transport};
 use sip_net::clock;
 use sip_transaction::{Event, Layer, Limits, Origin, Timing};
 
+use crate::connections::ConnectionCounts;
+use crate::destinations::{Destinations, Service};
 use crate::endpoint::{Agent, Endpoint, Outbox, Way};
 use crate::plan::{Credentials, Retransmission, Stop};
 use crate::report::OwnLosses;
@@ -28,6 +31,8 @@ const TRANSACTIONS_MAX: usize = 2_000_000;
 pub struct UasOptions {
     /// Addresses to listen on, a socket for each; registered users are spread over them.
     pub local: Vec<SocketAddr>,
+    /// UDP or TCP; `None`: what the registration's name leads to, otherwise UDP.
+    pub transport: Option<Transport>,
     pub domain: String,
     /// Who registers, and whose credentials are right if callers are challenged.
     pub users: Vec<Credentials>,
@@ -35,6 +40,8 @@ pub struct UasOptions {
     pub registration: Option<Registration>,
     /// Zero: the 200 follows the 180 at once.
     pub ring_for: Duration,
+    /// Users that ring for another time.
+    pub rings: HashMap<String, Duration>,
     /// A status to refuse every call with, instead of answering.
     pub refuse_with: Option<u16>,
     /// Realm in which INVITE and BYE are challenged by the callee itself, for tests without a
@@ -51,10 +58,12 @@ impl UasOptions {
     pub fn direct(local: Vec<SocketAddr>, domain: &str) -> Self {
         Self {
             local,
+            transport: None,
             domain: domain.to_owned(),
             users: Vec::new(),
             registration: None,
             ring_for: Duration::ZERO,
+            rings: HashMap::new(),
             refuse_with: None,
             challenge: None,
             retransmission: Retransmission::On,
@@ -68,10 +77,20 @@ impl UasOptions {
 pub struct Registration {
     /// Each user stays with one of them as long as it answers: its Path leads through it.
     pub targets: Vec<SocketAddr>,
+    /// In place of targets: a name that leads to them.
+    pub service: Option<Service>,
     /// What is asked for; refreshed after half of what is granted.
     pub expires: Duration,
     /// REGISTER requests started per second.
     pub per_second: f64,
+}
+
+impl Registration {
+    /// For an hour, two hundred per second.
+    pub fn at(targets: Vec<SocketAddr>) -> Self {
+        let expires = Duration::from_secs(3_600);
+        Self { targets, service: None, expires, per_second: 200.0 }
+    }
 }
 
 /// What callees have seen so far.
@@ -92,6 +111,12 @@ pub struct UasCounters {
     pub registered: u64,
     /// REGISTER requests that were refused or not answered.
     pub registration_failures: u64,
+    /// Users that registered anew because their target was dead or their connection had ended.
+    pub failed_over: u64,
+    /// The longest that a user was without a binding that we know to lead here, once it had one.
+    pub longest_unregistered: Duration,
+    /// Of streams; over UDP all zero.
+    pub connections: ConnectionCounts,
     pub own: OwnLosses,
 }
 
@@ -123,14 +148,22 @@ impl Uas {
     ///
     /// # Errors
     ///
-    /// An address is not this machine's, or taken.
+    /// An address is not this machine's, or taken; the registration's name leads nowhere.
     pub fn start(options: UasOptions) -> io::Result<Self> {
-        let mut endpoint = Endpoint::bind(&options.local)?;
+        let destinations = match &options.registration {
+            Some(Registration { service: Some(service), .. }) => {
+                Destinations::named(service, options.transport)?
+            }
+            Some(Registration { targets, .. }) => Destinations::fixed(targets, options.transport),
+            None => Destinations::fixed(&[], options.transport),
+        };
+        let mut endpoint = Endpoint::bind(&options.local, destinations.transport)?;
         let addresses = endpoint.addresses();
         let stop = Stop::new();
         let board = Arc::new(Board::default());
-        let mut callees =
-            Callees::new(options, &addresses, stop.clone(), Arc::clone(&board), clock::now());
+        let (told, written) = (stop.clone(), Arc::clone(&board));
+        let now = clock::now();
+        let mut callees = Callees::new(options, destinations, &addresses, told, written, now);
         let thread = std::thread::Builder::new().name("callees".to_owned()).spawn(move || {
             if let Err(error) = endpoint.run(&mut callees) {
                 tracing::warn!(%error, "the callees stopped");
@@ -150,13 +183,22 @@ impl Uas {
 
     /// Waits until `users` users are registered; false if that takes longer than `timeout`.
     pub fn wait_registered(&self, users: u64, timeout: Duration) -> bool {
-        let waiting = |counters: &mut UasCounters| counters.registered < users;
+        self.wait(timeout, |counters| counters.registered >= users)
+    }
+
+    /// Likewise until users have registered anew `times` times because their way in was dead.
+    pub fn wait_failed_over(&self, times: u64, timeout: Duration) -> bool {
+        self.wait(timeout, |counters| counters.failed_over >= times)
+    }
+
+    fn wait(&self, timeout: Duration, is_enough: impl Fn(&UasCounters) -> bool) -> bool {
+        let waiting = |counters: &mut UasCounters| !is_enough(counters);
         let (counters, _) = self
             .board
             .changed
             .wait_timeout_while(self.board.lock(), timeout, waiting)
             .unwrap_or_else(PoisonError::into_inner);
-        counters.registered >= users
+        is_enough(&counters)
     }
 
     /// Stops the callees and returns their last counters. Bindings are left to expire.
@@ -193,6 +235,7 @@ struct Callees {
 impl Callees {
     fn new(
         options: UasOptions,
+        destinations: Destinations,
         addresses: &[SocketAddr],
         stop: Stop,
         board: Arc<Board>,
@@ -203,8 +246,8 @@ impl Callees {
         Self {
             // Nobody attacks a load client through its own hash table.
             layer: Layer::new(options.timing, limits, [0; 16]),
-            registrar: Registrar::new(&options, addresses, &run, now),
-            calls: Calls::new(options, run),
+            calls: Calls::new(options.clone(), destinations.transport, run.clone()),
+            registrar: Registrar::new(&options, destinations, addresses, run, now),
             counters: UasCounters::default(),
             stop,
             board,
@@ -215,7 +258,7 @@ impl Callees {
         for event in out.take_events() {
             match event {
                 Event::ClientTimedOut(id) | Event::ClientTransportFailed(id) => {
-                    self.registrar.unanswered(now, id, &mut self.counters);
+                    self.registrar.unanswered(now, id, &self.layer, &mut self.counters);
                 }
                 // Server transactions end by themselves; the calls have timers of their own.
                 Event::ClientTerminated(_)
@@ -246,6 +289,21 @@ impl Agent for Callees {
         self.handle_events(now, out);
     }
 
+    fn handle_undelivered(&mut self, now: Instant, message: &Message<'_>, out: &mut Outbox) {
+        // A lost response is the caller's to ask for again.
+        if message.is_request()
+            && let Some(id) = self.layer.client_find(self.layer.client_key(message))
+        {
+            self.layer.client_transport_error(id, out);
+        }
+        self.handle_events(now, out);
+    }
+
+    fn handle_peer_gone(&mut self, now: Instant, way: Way, out: &mut Outbox) {
+        self.registrar.peer_gone(now, way, &mut self.layer, &mut self.counters, out);
+        self.handle_events(now, out);
+    }
+
     fn handle_time(&mut self, now: Instant, own: OwnLosses, out: &mut Outbox) {
         self.layer.handle_timeout(now, out);
         self.handle_events(now, out);
@@ -253,6 +311,7 @@ impl Agent for Callees {
         self.registrar.handle_time(now, &mut self.layer, out);
         self.handle_events(now, out);
         self.counters.own = own;
+        self.counters.connections = out.connections();
         *self.board.lock() = self.counters;
         self.board.changed.notify_all();
     }

@@ -116,6 +116,16 @@ impl NodeClient {
         self.caller.call(method, "/v1/drain", Some(body)).await
     }
 
+    /// Makes the node's control interface deaf for some time; its SIP goes on. For drills.
+    ///
+    /// # Errors
+    ///
+    /// `Refused` with 422 if it would be more than ten minutes.
+    pub async fn deafen(&self, time: Duration) -> Result<(), ClientError> {
+        let path = format!("/v1/deaf?seconds={}", time.as_secs());
+        self.caller.bytes(Method::POST, &path, None).await.map(drop)
+    }
+
     /// Prometheus text.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! The HTTP side of a node and of the manager: who may ask, what is answered.
 
+mod deafness;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -151,7 +153,7 @@ pub async fn serve(
         .route("/ready", get(node_ready))
         .route("/metrics", get(node_metrics))
         .with_state(guarded);
-    start(listen, token, routes).await
+    start(listen, token, deafness::with_deafness(routes)).await
 }
 
 /// Serves the manager's interface; see [`serve`].

@@ -14,7 +14,7 @@ use store::{Aor, CredentialKey};
 use store_drivers::admin::{parse_aor, parse_user};
 
 pub(crate) use evaluate::{Evaluate, Generator, LastingStore, PolicyFlag};
-pub(crate) use load::{Demo, Load, Uac, Uas};
+pub(crate) use load::{Demo, Load, Uac, Uas, split_places};
 
 /// An elastic SIP edge: balancers, proxies and a manager that keeps their number to the load.
 #[derive(Debug, Parser)]

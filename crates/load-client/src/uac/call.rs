@@ -5,14 +5,16 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
-use sip_message::{Framing, Index, parse, write_cancel};
+use sip_message::{Framing, Index, Transport, parse, write_cancel};
 use sip_transaction::Kind;
 
 use super::Uac;
+use crate::destinations::Service;
 use crate::digest::DigestChallenge;
 use crate::endpoint::{Outbox, Way};
-use crate::plan::Credentials;
-use crate::text::{Dialog, Request, sdp};
+use crate::mix::Mode;
+use crate::plan::{Credentials, Retransmission};
+use crate::text::{Dialog, Request, contact, sdp};
 
 /// What a client transaction asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,16 +53,23 @@ pub(super) struct Call {
     from: String,
     callee_uri: String,
     user: Credentials,
+    transport: Transport,
+    /// Place in the mix.
+    pub(super) kind: usize,
+    pub(super) mode: Mode,
+    /// Where the INVITE went last, and where the present request went before.
     way: Way,
-    /// Place in the plan's targets, and how many of them were tried for the present request.
-    target: usize,
-    pub(super) tries: usize,
+    tried: Vec<SocketAddr>,
+    /// The present BYE or CANCEL, after a fail-over, goes there.
+    detour: Option<SocketAddr>,
     cseq: u32,
     pub(super) phase: Phase,
     /// Whether the present INVITE or BYE carries credentials.
     pub(super) is_authorised: bool,
     pub(super) has_rung: bool,
     pub(super) has_failed: bool,
+    /// Something of it had to be sent again, here or elsewhere.
+    pub(super) was_repeated: bool,
     /// When the present INVITE or BYE was sent for the first time.
     pub(super) asked_at: Instant,
     pub(super) alarm: Option<(Instant, Alarm)>,
@@ -70,7 +79,7 @@ pub(super) struct Call {
     authorization: String,
     pub(super) dialog: Option<Dialog>,
     /// The ACK to the 200, to be repeated with it.
-    ack: Option<(Way, Bytes)>,
+    ack: Option<Bytes>,
 }
 
 impl Uac<'_> {
@@ -78,13 +87,21 @@ impl Uac<'_> {
         let plan = self.plan;
         let turn = number as usize;
         let socket = turn % plan.local.len();
-        let target = turn % plan.targets.len();
-        let (Some(local), Some(to)) = (out.local(socket), plan.targets.get(target)) else {
+        let place = plan.mix.kind_of(number);
+        let (Some(kind), Some(counts)) =
+            (plan.mix.kinds().get(place), self.report.kinds.get_mut(place))
+        else {
             return;
         };
-        let (Some(user), Some(callee)) =
-            (plan.users.get(turn % plan.users.len()), plan.callees.get(turn % plan.callees.len()))
-        else {
+        let callees = if kind.callees.is_empty() { &plan.callees } else { &kind.callees };
+        let turn_of_kind = counts.started as usize;
+        counts.started += 1;
+        let (Some(local), Some(to), Some(user), Some(callee)) = (
+            out.local(socket),
+            self.destinations.choose(now, turn, &[]),
+            plan.users.get(turn % plan.users.len()),
+            callees.get(turn_of_kind % callees.len()),
+        ) else {
             return;
         };
         let call = Call {
@@ -92,14 +109,18 @@ impl Uac<'_> {
             from: format!("<sip:{}@{}>;tag={number}-{}", user.user, plan.domain, self.run),
             callee_uri: format!("sip:{callee}@{}", plan.domain),
             user: user.clone(),
-            way: Way { socket, to: *to },
-            target,
-            tries: 1,
+            transport: self.destinations.transport,
+            kind: place,
+            mode: kind.mode,
+            way: Way { socket, to },
+            tried: Vec::new(),
+            detour: None,
             cseq: 0,
             phase: Phase::Inviting,
             is_authorised: false,
             has_rung: false,
             has_failed: false,
+            was_repeated: false,
             asked_at: now,
             alarm: None,
             invite: Bytes::new(),
@@ -118,6 +139,7 @@ impl Uac<'_> {
             return;
         };
         call.cseq += 1;
+        call.tried.clear();
         call.asked_at = now;
         self.set_alarm(number, give_up, Alarm::GiveUp);
         self.send(now, number, Asked::Invite, out);
@@ -131,30 +153,41 @@ impl Uac<'_> {
         call.phase = Phase::Leaving;
         call.alarm = None;
         call.cseq += 1;
+        call.tried.clear();
         call.asked_at = now;
+        let hop = call.in_dialog_hop();
+        let detour = self.detour(now, number, hop);
+        if let Some(call) = self.calls.get_mut(&number) {
+            call.detour = detour;
+        }
         self.send(now, number, Asked::Bye, out);
     }
 
     /// Sends the present INVITE or BYE, or repeats it at another target with a new branch.
     fn send(&mut self, now: Instant, number: u64, asked: Asked, out: &mut Outbox) {
         let run = &self.run;
+        let service = self.plan.service.as_ref();
         let Some(call) = self.calls.get_mut(&number) else {
             return;
         };
         let Some(local) = out.local(call.way.socket) else {
             return;
         };
-        let branch = format!("z9hG4bK{number}-{run}-{}-{}", call.cseq, call.tries);
-        let (way, request) = match asked {
-            Asked::Bye => (call.in_dialog_way(), call.bye(local, &branch)),
-            Asked::Invite | Asked::Cancel => (call.way, call.invite(local, &branch)),
-        };
-        let kind = match asked {
+        let branch = format!("z9hG4bK{number}-{run}-{}-{}", call.cseq, call.tried.len());
+        let (way, kind, request) = match asked {
             Asked::Invite => {
-                call.invite = request.clone();
-                Kind::Invite
+                call.invite = call.invite(service, local, &branch);
+                (call.way, Kind::Invite, call.invite.clone())
             }
-            Asked::Bye | Asked::Cancel => Kind::NonInvite,
+            Asked::Bye => {
+                let to = call.detour.unwrap_or_else(|| call.in_dialog_hop());
+                (Way { to, ..call.way }, Kind::NonInvite, call.bye(local, &branch))
+            }
+            // The same again: a CANCEL has the branch of its INVITE (RFC 3261 §9.1).
+            Asked::Cancel => {
+                let to = call.detour.unwrap_or(call.way.to);
+                (Way { to, ..call.way }, Kind::NonInvite, call.cancel())
+            }
         };
         self.start_transaction(now, number, asked, kind, way, request, out);
     }
@@ -183,7 +216,7 @@ impl Uac<'_> {
             None => {
                 let came = "a request that cannot be sent: table full, or wrong names in the plan";
                 self.fail(now, number, "a request", came.to_owned());
-                self.end_call(number);
+                self.end_call(now, number);
             }
         }
     }
@@ -194,20 +227,30 @@ impl Uac<'_> {
         let Some(call) = self.calls.get_mut(&number) else {
             return;
         };
-        let mut index = Index::new();
-        let mut cancel = Vec::new();
-        if let Ok(invite) = parse(&call.invite, &mut index, Framing::Datagram) {
-            write_cancel(&invite, &mut cancel);
-        }
         call.phase = Phase::Cancelling { cancel_answered: false, invite_ended: false };
-        let way = call.way;
+        call.tried.clear();
+        let hop = call.way.to;
+        let detour = self.detour(now, number, hop);
+        if let Some(call) = self.calls.get_mut(&number) {
+            call.detour = detour;
+        }
         self.set_alarm(number, give_up, Alarm::GiveUp);
-        let (asked, kind) = (Asked::Cancel, Kind::NonInvite);
-        self.start_transaction(now, number, asked, kind, way, cancel.into(), out);
+        self.send(now, number, Asked::Cancel, out);
+    }
+
+    /// Who stands in for `hop`, if it is known to be dead.
+    fn detour(&self, now: Instant, number: u64, hop: SocketAddr) -> Option<SocketAddr> {
+        if self.plan.retransmission == Retransmission::Off
+            || !self.destinations.is_avoided(now, hop)
+        {
+            return None;
+        }
+        let other = self.destinations.choose(now, number as usize, &[hop])?;
+        (!self.destinations.is_avoided(now, other)).then_some(other)
     }
 
     /// The ACK to a 200. The first is made, and sent again with each repetition of the 200.
-    pub(super) fn acknowledge(&mut self, number: u64, out: &mut Outbox) {
+    pub(super) fn acknowledge(&mut self, now: Instant, number: u64, out: &mut Outbox) {
         let run = &self.run;
         let Some(call) = self.calls.get_mut(&number) else {
             return;
@@ -217,11 +260,12 @@ impl Uac<'_> {
                 return;
             };
             let branch = format!("z9hG4bK{number}-{run}-{}-ack", call.cseq);
-            let way = call.in_dialog_way();
-            call.ack = Some((way, call.in_dialog("ACK", local, &branch)));
+            call.ack = Some(call.in_dialog("ACK", local, &branch));
         }
-        if let Some((way, ack)) = &call.ack {
-            out.send(*way, ack.clone());
+        let (ack, way, hop) = (call.ack.clone(), call.way, call.in_dialog_hop());
+        let to = self.detour(now, number, hop).unwrap_or(hop);
+        if let Some(ack) = ack {
+            out.send(Way { to, ..way }, ack);
         }
     }
 
@@ -250,8 +294,34 @@ impl Uac<'_> {
         }
     }
 
-    /// Repeats an unanswered request at the next target (RFC 3263 §4.3): the same request with a
-    /// new branch. False if every target was tried, or there is no choice.
+    /// Where the present request went.
+    pub(super) fn way_of(&self, number: u64) -> Option<SocketAddr> {
+        let call = self.calls.get(&number)?;
+        Some(match call.phase {
+            Phase::Inviting => call.way.to,
+            Phase::Cancelling { .. } => call.detour.unwrap_or(call.way.to),
+            Phase::Talking | Phase::Leaving => call.detour.unwrap_or_else(|| call.in_dialog_hop()),
+        })
+    }
+
+    /// Where a request could go instead (RFC 3263 §4.3). In a dialog the address of one of the
+    /// targets can be replaced by that of another; a further one in the route set cannot.
+    pub(super) fn other_way(&self, now: Instant, number: u64, asked: Asked) -> Option<SocketAddr> {
+        let call = self.calls.get(&number)?;
+        let present = self.way_of(number)?;
+        let is_ours = match asked {
+            Asked::Invite => call.phase == Phase::Inviting,
+            Asked::Bye | Asked::Cancel => self.destinations.includes(present),
+        };
+        if self.plan.retransmission == Retransmission::Off || !is_ours {
+            return None;
+        }
+        let tried = [call.tried.as_slice(), &[present]].concat();
+        self.destinations.choose(now, number as usize, &tried)
+    }
+
+    /// Repeats a request at the next target: the same with a new branch. False if every target was
+    /// tried, or there is no choice.
     pub(super) fn fail_over(
         &mut self,
         now: Instant,
@@ -259,21 +329,19 @@ impl Uac<'_> {
         asked: Asked,
         out: &mut Outbox,
     ) -> bool {
-        let targets = &self.plan.targets;
+        let (Some(present), Some(to)) = (self.way_of(number), self.other_way(now, number, asked))
+        else {
+            return false;
+        };
         let Some(call) = self.calls.get_mut(&number) else {
             return false;
         };
-        let names_its_hop = call.dialog.as_ref().is_some_and(|dialog| dialog.next_hop.is_some());
-        let has_choice = asked == Asked::Invite || !names_its_hop;
-        if asked == Asked::Cancel || !has_choice || call.tries >= targets.len() {
-            return false;
+        call.tried.push(present);
+        call.was_repeated = true;
+        match asked {
+            Asked::Invite => call.way.to = to,
+            Asked::Bye | Asked::Cancel => call.detour = Some(to),
         }
-        call.tries += 1;
-        call.target = (call.target + 1) % targets.len();
-        let Some(to) = targets.get(call.target) else {
-            return false;
-        };
-        call.way.to = *to;
         self.report.failed_over += 1;
         self.send(now, number, asked, out);
         true
@@ -294,27 +362,39 @@ impl Call {
 
     /// Where requests in the dialog go: to the address that the route set names, or the way of the
     /// INVITE if it gives a name.
-    fn in_dialog_way(&self) -> Way {
-        let next_hop = self.dialog.as_ref().and_then(|dialog| dialog.next_hop);
-        Way { to: next_hop.unwrap_or(self.way.to), ..self.way }
+    fn in_dialog_hop(&self) -> SocketAddr {
+        self.dialog.as_ref().and_then(|dialog| dialog.next_hop).unwrap_or(self.way.to)
     }
 
-    fn invite(&self, local: SocketAddr, branch: &str) -> Bytes {
-        let contact = format!("Contact: <sip:{}@{local}>\r\n", self.user.user);
+    /// Who finds the service by its name says so in a Route: then the route set of the dialog has
+    /// the name too, and every request of it may fail over.
+    fn invite(&self, service: Option<&Service>, local: SocketAddr, branch: &str) -> Bytes {
+        let contact = contact(&self.user.user, local, self.transport);
+        let route = service.map(|service| format!("<sip:{};lr>", service.name));
         Request {
             method: "INVITE",
             uri: &self.callee_uri,
             sent_by: local,
+            transport: self.transport,
             branch,
             from: &self.from,
             to: &format!("<{}>", self.callee_uri),
             call_id: &self.call_id,
             cseq: self.cseq,
-            routes: &[],
-            lines: &format!("{}{contact}", self.authorization),
+            routes: route.as_slice(),
+            lines: &format!("{}Contact: {contact}\r\n", self.authorization),
             body: &sdp(local),
         }
         .bytes()
+    }
+
+    fn cancel(&self) -> Bytes {
+        let mut index = Index::new();
+        let mut cancel = Vec::new();
+        if let Ok(invite) = parse(&self.invite, &mut index, Framing::Datagram) {
+            write_cancel(&invite, &mut cancel);
+        }
+        cancel.into()
     }
 
     fn bye(&self, local: SocketAddr, branch: &str) -> Bytes {
@@ -331,6 +411,7 @@ impl Call {
             method,
             uri: self.remote_target(),
             sent_by: local,
+            transport: self.transport,
             branch,
             from: &self.from,
             to: &to,
@@ -347,6 +428,5 @@ impl Call {
     pub(super) fn forget_authorization(&mut self) {
         self.authorization.clear();
         self.is_authorised = false;
-        self.tries = 1;
     }
 }

@@ -6,16 +6,17 @@
 //!      └────────────────────────────┴──► Cancelling ──200 and 487──► end
 //! ```
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use sip_message::{Message, StatusCode};
+use sip_message::{HeaderName, Message, StatusCode};
 use sip_transaction::ClientId;
 
 use super::Uac;
 use super::call::{Alarm, Asked, Phase};
 use crate::digest::DigestChallenge;
 use crate::endpoint::Outbox;
-use crate::plan::{Challenge, Mode};
+use crate::mix::Mode;
+use crate::plan::Challenge;
 use crate::text::{Dialog, status_line};
 
 impl Uac<'_> {
@@ -34,6 +35,8 @@ impl Uac<'_> {
         match asked {
             Asked::Invite if status.code() < 200 => self.rings(now, number, status),
             Asked::Invite if status.code() < 300 => self.accepted(now, number, response, out),
+            Asked::Invite | Asked::Bye
+                if status.code() == 503 && self.leave(now, number, asked, response, out) => {}
             Asked::Invite => self.refused(now, number, response, status, out),
             Asked::Bye => self.bye_answered(now, number, response, status, out),
             Asked::Cancel => self.cancel_answered(now, number, response, status),
@@ -50,7 +53,7 @@ impl Uac<'_> {
         call.has_rung = true;
         let took = now.saturating_duration_since(call.asked_at);
         self.report.ringing.record(took);
-        if let Mode::CancelWhileRinging { ringing } = self.plan.mode {
+        if let Mode::CancelWhileRinging { ringing } = call.mode {
             self.set_alarm(number, now + ringing, Alarm::Cancel);
         }
     }
@@ -62,10 +65,12 @@ impl Uac<'_> {
         };
         if matches!(call.phase, Phase::Talking | Phase::Leaving) {
             // A repetition: our ACK was lost.
-            return self.acknowledge(number, out);
+            call.was_repeated = true;
+            return self.acknowledge(now, number, out);
         }
         let took = now.saturating_duration_since(call.asked_at);
-        let wanted = match (call.phase, self.plan.mode) {
+        let mode = call.mode;
+        let wanted = match (call.phase, mode) {
             (Phase::Inviting, Mode::Complete { .. }) => None,
             (Phase::Inviting, Mode::CancelWhileRinging { .. }) => Some("180 to INVITE"),
             _ => Some("487 to INVITE after CANCEL"),
@@ -75,7 +80,7 @@ impl Uac<'_> {
         call.alarm = None;
         call.dialog = Dialog::of(response);
         let has_contact = call.dialog.is_some();
-        self.acknowledge(number, out);
+        self.acknowledge(now, number, out);
         if let Some(call) = self.calls.get_mut(&number) {
             call.forget_authorization();
         }
@@ -89,7 +94,7 @@ impl Uac<'_> {
             self.report.answer.record(took);
             self.second.answer.record(took);
         }
-        match self.plan.mode {
+        match mode {
             Mode::Complete { talk } if !talk.is_zero() => {
                 self.set_alarm(number, now + talk, Alarm::HangUp);
             }
@@ -112,10 +117,10 @@ impl Uac<'_> {
         if let Phase::Cancelling { cancel_answered, .. } = call.phase {
             if status.code() != 487 {
                 self.fail(now, number, "487 to INVITE after CANCEL", status_line(response));
-                return self.end_call(number);
+                return self.end_call(now, number);
             }
             call.phase = Phase::Cancelling { cancel_answered, invite_ended: true };
-            return self.end_if_cancelled(number);
+            return self.end_if_cancelled(now, number);
         }
         let asks = matches!(status.code(), 401 | 407) && !call.is_authorised;
         match DigestChallenge::of(response).filter(|_| asks) {
@@ -126,7 +131,7 @@ impl Uac<'_> {
                     _ => "180 or 200 to INVITE",
                 };
                 self.fail(now, number, expected, status_line(response));
-                self.end_call(number);
+                self.end_call(now, number);
             }
         }
     }
@@ -152,7 +157,7 @@ impl Uac<'_> {
                 } else if !self.calls.get(&number).is_some_and(|call| call.has_failed) {
                     self.report.bye.record(took);
                 }
-                self.end_call(number);
+                self.end_call(now, number);
             }
             code => {
                 let asks = matches!(code, 401 | 407) && !is_authorised;
@@ -160,7 +165,7 @@ impl Uac<'_> {
                     return self.authorise(now, number, Asked::Bye, &challenge, out);
                 }
                 self.fail(now, number, "200 to BYE", status_line(response));
-                self.end_call(number);
+                self.end_call(now, number);
             }
         }
     }
@@ -182,19 +187,19 @@ impl Uac<'_> {
             ..200 => {}
             200..300 => {
                 call.phase = Phase::Cancelling { cancel_answered: true, invite_ended };
-                self.end_if_cancelled(number);
+                self.end_if_cancelled(now, number);
             }
             _ => {
                 self.fail(now, number, "200 to CANCEL", status_line(response));
-                self.end_call(number);
+                self.end_call(now, number);
             }
         }
     }
 
-    fn end_if_cancelled(&mut self, number: u64) {
+    fn end_if_cancelled(&mut self, now: Instant, number: u64) {
         let done = Phase::Cancelling { cancel_answered: true, invite_ended: true };
         if self.calls.get(&number).is_some_and(|call| call.phase == done) {
-            self.end_call(number);
+            self.end_call(now, number);
         }
     }
 
@@ -208,9 +213,10 @@ impl Uac<'_> {
         out: &mut Outbox,
     ) {
         self.owners.remove(&id);
-        if self.reliability == sip_transaction::Reliability::Unreliable
-            && self.fail_over(now, number, asked, out)
-        {
+        if let Some(way) = self.way_of(number) {
+            self.destinations.avoid(now, way);
+        }
+        if self.fail_over(now, number, asked, out) {
             return;
         }
         let expected = match asked {
@@ -219,7 +225,28 @@ impl Uac<'_> {
             Asked::Cancel => "an answer to CANCEL",
         };
         self.fail(now, number, expected, "nothing".to_owned());
-        self.end_call(number);
+        self.end_call(now, number);
+    }
+
+    /// A 503: the service is asked at its next address (RFC 3263 §4.3), and not again at this one
+    /// before its time. False if there is no other.
+    fn leave(
+        &mut self,
+        now: Instant,
+        number: u64,
+        asked: Asked,
+        response: &Message<'_>,
+        out: &mut Outbox,
+    ) -> bool {
+        let retry_after = response.field(HeaderName::RETRY_AFTER).and_then(|field| {
+            let digits = field.value.split(|byte| !byte.is_ascii_digit()).next()?;
+            std::str::from_utf8(digits).ok()?.parse().ok()
+        });
+        if let (Some(seconds), Some(to)) = (retry_after, self.way_of(number)) {
+            self.destinations.avoid_for(now, to, Duration::from_secs(seconds));
+        }
+        let is_inviting = self.calls.get(&number).is_some_and(|it| it.phase == Phase::Inviting);
+        (asked == Asked::Bye || is_inviting) && self.fail_over(now, number, asked, out)
     }
 
     /// The alarm of a call, if it is still the one that was set for `at`.
@@ -242,7 +269,7 @@ impl Uac<'_> {
             }
             (Alarm::GiveUp, _) => {
                 self.fail(now, number, "487 to INVITE after CANCEL", "nothing".to_owned());
-                self.end_call(number);
+                self.end_call(now, number);
             }
         }
     }

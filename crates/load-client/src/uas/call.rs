@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sip_message::{
-    Framing, HeaderName, Message, Method, OwnedMessage, Reply, Rport, StatusCode, write_reply,
+    Framing, HeaderName, Message, Method, OwnedMessage, Reply, Rport, StatusCode, Transport,
+    write_reply,
 };
 use sip_transaction::{AckVerdict, Hop, Kind, Layer, Reliability, ServerId};
 
@@ -20,7 +21,7 @@ use super::{UasCounters, UasOptions};
 use crate::digest::is_authorised;
 use crate::endpoint::{Outbox, Way};
 use crate::plan::Retransmission;
-use crate::text::sdp;
+use crate::text::{self, sdp};
 
 /// A call nobody ends is forgotten after this.
 const TALK_MAX: Duration = Duration::from_secs(3_600);
@@ -28,6 +29,7 @@ const TALK_MAX: Duration = Duration::from_secs(3_600);
 /// All calls, by their Call-ID.
 pub(super) struct Calls {
     options: UasOptions,
+    transport: Transport,
     /// Makes our tags and nonces differ from those of other runs.
     run: String,
     tags: u64,
@@ -84,8 +86,8 @@ impl Asked<'_> {
 }
 
 impl Calls {
-    pub(super) fn new(options: UasOptions, run: String) -> Self {
-        Self { options, run, tags: 0, calls: HashMap::new(), alarms: BinaryHeap::new() }
+    pub(super) fn new(options: UasOptions, transport: Transport, run: String) -> Self {
+        Self { options, transport, run, tags: 0, calls: HashMap::new(), alarms: BinaryHeap::new() }
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
@@ -117,9 +119,14 @@ impl Calls {
             return layer.server_handle_repeat(id, out);
         }
         let kind = if method == Method::Invite { Kind::Invite } else { Kind::NonInvite };
-        let way = Way { to: reply_address(way.to, request), ..way };
+        let (to, reliability) = if self.transport.is_reliable() {
+            (way.to, Reliability::Reliable)
+        } else {
+            (reply_address(way.to, request), Reliability::Unreliable)
+        };
+        let way = Way { to, ..way };
         // Full: silence, and the request comes again.
-        let Ok(id) = layer.server_new(key, kind, Reliability::Unreliable, way) else {
+        let Ok(id) = layer.server_new(key, kind, reliability, way) else {
             return;
         };
         self.tags += 1;
@@ -218,18 +225,24 @@ impl Calls {
         else {
             return;
         };
-        let contact = contact(asked.request, local);
+        let contact = contact(asked.request, local, self.transport);
         let fields = answer_fields(asked.request, &contact);
         asked.answer(now, 180, &fields, "", layer, out);
-        let alarm = now + self.options.ring_for;
+        let ring_for = self.ring_for(asked.request);
+        let alarm = now + ring_for;
         let tag = asked.tag.to_owned();
         let call = Call { server: asked.id, invite, tag, local, phase: Phase::Ringing, alarm };
         self.calls.insert(call_id.clone(), call);
-        if self.options.ring_for.is_zero() {
+        if ring_for.is_zero() {
             self.answer(now, &call_id, layer, counters, out);
         } else {
             self.alarms.push(Reverse((alarm, call_id)));
         }
+    }
+
+    fn ring_for(&self, invite: &Message<'_>) -> Duration {
+        let own = callee(invite).and_then(|user| self.options.rings.get(&user));
+        own.copied().unwrap_or(self.options.ring_for)
     }
 
     /// Sends the 200 of a ringing call.
@@ -246,7 +259,7 @@ impl Calls {
             return;
         };
         let invite = call.invite.view();
-        let contact = contact(&invite, call.local);
+        let contact = contact(&invite, call.local, self.transport);
         let mut fields = answer_fields(&invite, &contact);
         fields.push(("Content-Type", b"application/sdp"));
         let asked = Asked { id: call.server, request: &invite, tag: &call.tag };
@@ -353,9 +366,14 @@ fn answer_fields<'a>(invite: &Message<'a>, contact: &'a str) -> Vec<(&'static st
 }
 
 /// The callee that was called, at our own address.
-fn contact(invite: &Message<'_>, local: SocketAddr) -> String {
-    let user = invite.uri().ok().and_then(|uri| uri.user()).unwrap_or(b"callee");
-    format!("<sip:{}@{local}>", String::from_utf8_lossy(user))
+fn contact(invite: &Message<'_>, local: SocketAddr, transport: Transport) -> String {
+    text::contact(&callee(invite).unwrap_or_else(|| "callee".to_owned()), local, transport)
+}
+
+/// The user part of the Request-URI.
+fn callee(invite: &Message<'_>) -> Option<String> {
+    let uri = invite.uri().ok()?;
+    Some(String::from_utf8_lossy(uri.user()?).into_owned())
 }
 
 /// Where responses go: the source, by the port that the Via asks for (RFC 3261 §18.2.2, RFC 3581).

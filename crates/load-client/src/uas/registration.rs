@@ -1,4 +1,4 @@
-//! Keeping callees registered: digest, refresh at half time, another target when one is silent.
+//! Keeping callees registered: digest, refresh at half time, another target when one is dead.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -8,66 +8,78 @@ use std::time::{Duration, Instant};
 use sip_message::{Framing, HeaderName, Index, Message, NameAddr, parse};
 use sip_transaction::{ClientId, ClientVerdict, Kind, Layer, Reliability};
 
-use super::{Registration, UasCounters, UasOptions};
+use super::{UasCounters, UasOptions};
+use crate::destinations::Destinations;
 use crate::digest::DigestChallenge;
 use crate::endpoint::{Outbox, Way};
 use crate::plan::Credentials;
-use crate::text::Request;
+use crate::text::{Request, contact};
 
-/// How soon a refused or unanswered registration is tried again.
+/// How soon a refused or unanswered registration is tried again, if there is no other target.
 const RETRY: Duration = Duration::from_secs(2);
 
 /// All users that register.
 pub(super) struct Registrar {
-    registration: Option<Registration>,
+    destinations: Destinations,
     domain: String,
     run: String,
     users: Vec<User>,
     pending: HashMap<ClientId, usize>,
     alarms: BinaryHeap<Reverse<(Instant, usize)>>,
+    /// Between two users that register at the same occasion.
+    step: Duration,
 }
 
 struct User {
     credentials: Credentials,
     socket: usize,
     local: SocketAddr,
-    /// Place in the targets.
-    target: usize,
+    /// Where its binding leads through, or is about to.
+    target: Option<SocketAddr>,
+    /// Targets that were dead, since the last one that was not.
+    tried: Vec<SocketAddr>,
     cseq: u32,
     expires: Duration,
     is_registered: bool,
+    lost_at: Option<Instant>,
+    /// When it registers again; entries of the heap for other times are stale.
+    alarm: Option<Instant>,
 }
 
 impl Registrar {
     pub(super) fn new(
         options: &UasOptions,
+        destinations: Destinations,
         addresses: &[SocketAddr],
-        run: &str,
+        run: String,
         now: Instant,
     ) -> Self {
-        let registration = options.registration.clone().filter(|it| !it.targets.is_empty());
-        let mut users = Vec::new();
-        let mut alarms = BinaryHeap::new();
-        if let Some(registration) = &registration {
-            let sockets = addresses.iter().enumerate().cycle();
-            for (number, (credentials, (socket, local))) in
-                options.users.iter().zip(sockets).enumerate()
-            {
-                users.push(User {
-                    credentials: credentials.clone(),
-                    socket,
-                    local: *local,
-                    target: number % registration.targets.len(),
-                    cseq: 0,
-                    expires: registration.expires,
-                    is_registered: false,
-                });
-                let after = number as f64 / registration.per_second.max(0.001);
-                alarms.push(Reverse((now + Duration::from_secs_f64(after), number)));
-            }
+        let (pending, alarms, domain) = (HashMap::new(), BinaryHeap::new(), options.domain.clone());
+        let per_second = options.registration.as_ref().map_or(1.0, |it| it.per_second);
+        let step = Duration::from_secs_f64(1.0 / per_second.max(0.001));
+        let users = Vec::new();
+        let mut new = Self { destinations, domain, run, users, pending, alarms, step };
+        let Some(registration) = &options.registration else {
+            return new;
+        };
+        let sockets = addresses.iter().enumerate().cycle();
+        let users = options.users.iter().zip(sockets).zip(0..);
+        for ((credentials, (socket, local)), number) in users {
+            new.users.push(User {
+                credentials: credentials.clone(),
+                socket,
+                local: *local,
+                target: new.destinations.choose(now, number as usize, &[]),
+                tried: Vec::new(),
+                cseq: 0,
+                expires: registration.expires,
+                is_registered: false,
+                lost_at: None,
+                alarm: None,
+            });
+            new.set_alarm(number as usize, now + new.step * number);
         }
-        let (domain, run) = (options.domain.clone(), run.to_owned());
-        Self { registration, domain, run, users, pending: HashMap::new(), alarms }
+        new
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
@@ -75,11 +87,14 @@ impl Registrar {
     }
 
     pub(super) fn handle_time(&mut self, now: Instant, layer: &mut Layer<Way>, out: &mut Outbox) {
-        while let Some(Reverse((_, number))) =
+        self.destinations.handle_time(now);
+        while let Some(Reverse((at, number))) =
             self.alarms.peek().copied().filter(|Reverse((at, _))| *at <= now)
         {
             self.alarms.pop();
-            self.register(now, number, "", layer, out);
+            if self.users.get(number).is_some_and(|user| user.alarm == Some(at)) {
+                self.register(now, number, "", layer, out);
+            }
         }
     }
 
@@ -110,9 +125,11 @@ impl Registrar {
         match (code, DigestChallenge::of(response).filter(|_| asks)) {
             (200..300, _) => {
                 let granted = granted(response, &user.local).unwrap_or(user.expires);
-                counters.registered += u64::from(!user.is_registered);
-                user.is_registered = true;
-                self.alarms.push(Reverse((now + granted / 2, number)));
+                user.registered(now, counters);
+                if let Some(target) = user.target {
+                    self.destinations.answers(target);
+                }
+                self.set_alarm(number, now + granted / 2);
             }
             (_, Some(challenge)) => {
                 let uri = format!("sip:{}", self.domain);
@@ -120,34 +137,96 @@ impl Registrar {
                 let line = challenge.answer(&user.credentials, "REGISTER", &uri, &cnonce);
                 self.register(now, number, &line, layer, out);
             }
+            (503, _) => self.move_on(now, number, counters),
             _ => {
                 if code == 423 {
                     user.expires = min_expires(response).unwrap_or(user.expires);
                 }
                 tracing::debug!(user = user.credentials.user, code, "registration refused");
-                self.failed(now, number, counters);
+                counters.registration_failures += 1;
+                user.unregistered(now, counters);
+                self.set_alarm(number, now + RETRY);
             }
         }
     }
 
-    pub(super) fn unanswered(&mut self, now: Instant, id: ClientId, counters: &mut UasCounters) {
-        if let Some(number) = self.pending.remove(&id) {
-            // Another way in, and with it another Path (RFC 3263 §4.3).
-            if let (Some(user), Some(registration)) =
-                (self.users.get_mut(number), &self.registration)
-            {
-                user.target = (user.target + 1) % registration.targets.len();
+    /// A REGISTER was not answered, or could not be sent.
+    pub(super) fn unanswered(
+        &mut self,
+        now: Instant,
+        id: ClientId,
+        layer: &Layer<Way>,
+        counters: &mut UasCounters,
+    ) {
+        let Some(number) = self.pending.remove(&id) else {
+            return;
+        };
+        let went_to = layer.client_destination(id).map(|way| way.to);
+        let target = self.users.get(number).and_then(|user| user.target);
+        if let Some(target) = went_to.or(target) {
+            self.destinations.avoid(now, target);
+        }
+        self.move_on(now, number, counters);
+    }
+
+    /// Nobody is at the other end of `way`, or the connection there has ended: every user whose
+    /// binding leads through it registers anew, elsewhere if there is an elsewhere.
+    pub(super) fn peer_gone(
+        &mut self,
+        now: Instant,
+        way: Way,
+        layer: &mut Layer<Way>,
+        counters: &mut UasCounters,
+        out: &mut Outbox,
+    ) {
+        if !self.destinations.includes(way.to) {
+            return;
+        }
+        self.destinations.avoid(now, way.to);
+        let asked: Vec<ClientId> = self.pending.keys().copied().collect();
+        for id in asked {
+            if layer.client_destination(id) == Some(&way) {
+                layer.client_transport_error(id, out);
             }
-            self.failed(now, number, counters);
+        }
+        let mut at = now;
+        for number in 0..self.users.len() {
+            let Some(user) = self.users.get_mut(number) else {
+                return;
+            };
+            if user.target != Some(way.to) || user.socket != way.socket || !user.is_registered {
+                continue;
+            }
+            counters.failed_over += 1;
+            user.unregistered(now, counters);
+            user.target = self.destinations.choose(now, number, &[way.to]).or(user.target);
+            self.set_alarm(number, at);
+            at += self.step;
         }
     }
 
-    fn failed(&mut self, now: Instant, number: usize, counters: &mut UasCounters) {
+    /// Another way in, and with it another Path (RFC 3263 §4.3); when all are tried, later.
+    fn move_on(&mut self, now: Instant, number: usize, counters: &mut UasCounters) {
         counters.registration_failures += 1;
-        if let Some(user) = self.users.get_mut(number) {
-            counters.registered -= u64::from(std::mem::take(&mut user.is_registered));
+        let Some(user) = self.users.get_mut(number) else {
+            return;
+        };
+        user.unregistered(now, counters);
+        user.tried.extend(user.target);
+        let next = self.destinations.choose(now, number, &user.tried);
+        let at = if next.is_some() { now } else { now + RETRY };
+        if next.is_none() {
+            user.tried.clear();
         }
-        self.alarms.push(Reverse((now + RETRY, number)));
+        user.target = next.or_else(|| self.destinations.choose(now, number, &[]));
+        self.set_alarm(number, at);
+    }
+
+    fn set_alarm(&mut self, number: usize, at: Instant) {
+        if let Some(user) = self.users.get_mut(number) {
+            user.alarm = Some(at);
+            self.alarms.push(Reverse((at, number)));
+        }
     }
 
     /// Sends a REGISTER: with an odd CSeq a first one, with an even one its repetition with
@@ -160,23 +239,25 @@ impl Registrar {
         layer: &mut Layer<Way>,
         out: &mut Outbox,
     ) {
-        let (Some(user), Some(registration)) = (self.users.get_mut(number), &self.registration)
-        else {
+        let transport = self.destinations.transport;
+        let Some(user) = self.users.get_mut(number) else {
             return;
         };
-        let Some(to) = registration.targets.get(user.target) else {
+        user.alarm = None;
+        let Some(to) = user.target else {
             return;
         };
         let is_first = authorization.is_empty();
         user.cseq += if is_first == (user.cseq % 2 == 0) { 1 } else { 2 };
         let name = &user.credentials.user;
         let aor = format!("<sip:{name}@{}>", self.domain);
-        let contact = format!("<sip:{name}@{}>", user.local);
+        let contact = contact(name, user.local, transport);
         let expires = user.expires.as_secs();
         let request = Request {
             method: "REGISTER",
             uri: &format!("sip:{}", self.domain),
             sent_by: user.local,
+            transport,
             branch: &format!("z9hG4bKr{number}-{}-{}", self.run, user.cseq),
             from: &format!("{aor};tag=r{number}-{}", self.run),
             to: &aor,
@@ -187,19 +268,39 @@ impl Registrar {
             body: "",
         }
         .bytes();
-        let way = Way { socket: user.socket, to: *to };
+        let way = Way { socket: user.socket, to };
+        let reliability =
+            if transport.is_reliable() { Reliability::Reliable } else { Reliability::Unreliable };
         let mut index = Index::new();
         let key =
             parse(&request, &mut index, Framing::Datagram).ok().map(|it| layer.client_key(&it));
         let started = key.and_then(|key| {
-            let (kind, reliability) = (Kind::NonInvite, Reliability::Unreliable);
+            let kind = Kind::NonInvite;
             layer.client_new(now, key, kind, request.clone(), way, reliability, out).ok()
         });
         match started {
             Some(id) => {
                 self.pending.insert(id, number);
             }
-            None => self.alarms.push(Reverse((now + RETRY, number))),
+            None => self.set_alarm(number, now + RETRY),
+        }
+    }
+}
+
+impl User {
+    fn registered(&mut self, now: Instant, counters: &mut UasCounters) {
+        counters.registered += u64::from(!std::mem::replace(&mut self.is_registered, true));
+        self.tried.clear();
+        if let Some(lost_at) = self.lost_at.take() {
+            let without = now.saturating_duration_since(lost_at);
+            counters.longest_unregistered = counters.longest_unregistered.max(without);
+        }
+    }
+
+    fn unregistered(&mut self, now: Instant, counters: &mut UasCounters) {
+        if std::mem::take(&mut self.is_registered) {
+            counters.registered -= 1;
+            self.lost_at = Some(now);
         }
     }
 }

@@ -56,8 +56,8 @@ fn ringing_and_talking_take_their_time() {
         ..challenging("127.81.4.1:0")
     })
     .expect("a callee");
-    let mode = Mode::Complete { talk: Duration::from_millis(150) };
-    let report = run(&Plan { mode, ..plan("127.81.4.2:0", uas.addresses(), "50@200ms") });
+    let mix = Mode::Complete { talk: Duration::from_millis(150) }.into();
+    let report = run(&Plan { mix, ..plan("127.81.4.2:0", uas.addresses(), "50@200ms") });
     assert_eq!((report.succeeded, report.failed), (10, 0), "{report}");
     assert!(report.answer.percentile(1.0) >= Duration::from_millis(97), "{report}");
     assert!(report.ringing.percentile(50.0) < Duration::from_millis(97), "{report}");
@@ -69,8 +69,8 @@ fn calls_cancelled_while_ringing_end_with_487() {
     let uas =
         Uas::start(UasOptions { ring_for: Duration::from_secs(30), ..challenging("127.81.5.1:0") })
             .expect("a callee");
-    let mode = Mode::CancelWhileRinging { ringing: Duration::from_millis(50) };
-    let report = run(&Plan { mode, ..plan("127.81.5.2:0", uas.addresses(), "50@200ms") });
+    let mix = Mode::CancelWhileRinging { ringing: Duration::from_millis(50) }.into();
+    let report = run(&Plan { mix, ..plan("127.81.5.2:0", uas.addresses(), "50@200ms") });
     assert_eq!((report.succeeded, report.failed), (10, 0), "{report}");
     let callees = uas.stop();
     assert_eq!((callees.calls, callees.cancelled, callees.answered), (10, 10, 0));
@@ -80,8 +80,8 @@ fn calls_cancelled_while_ringing_end_with_487() {
 #[test]
 fn calls_answered_instead_of_cancelled_fail_and_are_hung_up() {
     let uas = Uas::start(challenging("127.81.6.1:0")).expect("a callee");
-    let mode = Mode::CancelWhileRinging { ringing: Duration::from_millis(50) };
-    let report = run(&Plan { mode, ..plan("127.81.6.2:0", uas.addresses(), "50@200ms") });
+    let mix = Mode::CancelWhileRinging { ringing: Duration::from_millis(50) }.into();
+    let report = run(&Plan { mix, ..plan("127.81.6.2:0", uas.addresses(), "50@200ms") });
     assert_eq!((report.succeeded, report.failed), (0, 10), "{report}");
     assert_eq!(uas.stop().ended, 10);
 }
@@ -144,4 +144,21 @@ fn a_plan_without_callees_is_refused() {
         Plan { callees: Vec::new(), ..plan("127.81.10.2:0", &[address("127.0.0.1:9")], "1@1s") };
     let error = run_uac(&plan, &Stop::new(), |_| {}).expect_err("nobody to call");
     assert_eq!(error.to_string(), "the plan names no callee");
+}
+
+/// Goal: one run makes calls of several kinds, each to its own callees, and counts them apart.
+#[test]
+fn a_mix_has_its_shares_and_its_callees() {
+    let rings = [("slow".to_owned(), Duration::from_secs(30))].into();
+    let uas = Uas::start(UasOptions { rings, ..challenging("127.81.11.1:0") }).expect("a callee");
+    let plan = Plan {
+        mix: "talk=50,talk/100ms=30@bob,cancel/30ms=20@slow".parse().expect("a mix"),
+        ..plan("127.81.11.2:0", uas.addresses(), "200@500ms")
+    };
+    let report = run(&plan);
+    assert_eq!((report.succeeded, report.failed, report.healed), (100, 0, 0), "{report}");
+    let kinds: Vec<_> = report.kinds.iter().map(|it| (it.kind.as_str(), it.succeeded)).collect();
+    assert_eq!(kinds, [("talk", 50), ("talk/0.1s", 30), ("cancel/0.03s", 20)]);
+    let callees = uas.stop();
+    assert_eq!((callees.ended, callees.cancelled), (80, 20));
 }

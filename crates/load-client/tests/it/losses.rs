@@ -66,6 +66,7 @@ fn lost_messages_are_mended_by_retransmission_and_fail_calls_without_it() {
     let patient = plan("127.82.1.2:0", &[wire.address], "50@400ms");
     let report = run(&patient);
     assert_eq!((report.succeeded, report.failed), (20, 0), "{report}");
+    assert!((1..=20).contains(&report.healed), "every fifth message was lost: {report}");
 
     let brittle = Plan { retransmission: Retransmission::Off, ..patient };
     let report = run(&brittle);
@@ -82,7 +83,41 @@ fn calls_fail_over_to_the_target_that_answers() {
     let targets = [silent.local_addr().expect("bound"), uas.addresses()[0]];
     let report = run(&plan("127.82.2.2:0", &targets, "50@200ms"));
     assert_eq!((report.succeeded, report.failed), (10, 0), "{report}");
-    assert_eq!(report.failed_over, 5, "every second call began at the silent one");
+    assert!((1..=5).contains(&report.failed_over), "once found dead, it is avoided: {report}");
+    assert_eq!(report.healed, report.failed_over);
+}
+
+/// A port where nobody listens answers by ICMP: no timer is waited for, here 64 · 500 ms.
+#[test]
+fn an_icmp_error_is_a_reason_to_try_the_next_target() {
+    let gone = UdpSocket::bind("127.82.5.3:0").expect("an address of our own");
+    let nobody = gone.local_addr().expect("bound");
+    drop(gone);
+    let uas = Uas::start(challenging("127.82.5.1:0")).expect("a callee");
+    let plan = Plan {
+        timing: load_client::Timing::RFC_3261,
+        ..plan("127.82.5.2:0", &[nobody, uas.addresses()[0]], "50@200ms")
+    };
+    let report = run(&plan);
+    assert_eq!((report.succeeded, report.failed), (10, 0), "{report}");
+    assert!((1..=5).contains(&report.failed_over) && report.healed > 0, "{report}");
+    assert!(report.answer.max() < load_client::Timing::RFC_3261.sixty_four_t1(), "{report}");
+}
+
+/// A 503 is no answer of the service: it is asked elsewhere (RFC 3263 §4.3).
+#[test]
+fn a_503_is_a_reason_to_try_the_next_target() {
+    let busy = load_client::UasOptions { refuse_with: Some(503), ..challenging("127.82.6.3:0") };
+    let busy = Uas::start(busy).expect("a callee");
+    let uas = Uas::start(challenging("127.82.6.1:0")).expect("a callee");
+    let targets = [busy.addresses()[0], uas.addresses()[0]];
+    let report = run(&plan("127.82.6.2:0", &targets, "50@200ms"));
+    assert_eq!((report.succeeded, report.failed), (10, 0), "{report}");
+    assert_eq!((report.failed_over, report.healed), (5, 5), "{report}");
+    // With one target it is what came.
+    let report = run(&plan("127.82.6.4:0", busy.addresses(), "50@100ms"));
+    assert_eq!((report.succeeded, report.failed), (0, 5), "{report}");
+    assert!(report.causes.keys().all(|cause| cause.starts_with("503 ")), "{report}");
 }
 
 #[test]

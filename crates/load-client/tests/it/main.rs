@@ -3,6 +3,7 @@
 mod calls;
 mod losses;
 mod registration;
+mod streams;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -20,11 +20,7 @@ fn users_register_with_digest_and_refresh_at_half_time() {
     let target = registrar.local_addr().expect("bound");
     let uas = Uas::start(UasOptions {
         users: users(3),
-        registration: Some(Registration {
-            targets: vec![target],
-            expires: Duration::from_secs(3_600),
-            per_second: 1_000.0,
-        }),
+        registration: Some(Registration { per_second: 1_000.0, ..Registration::at(vec![target]) }),
         timing: FAST,
         ..UasOptions::direct(vec![address("127.83.1.2:0"), address("127.83.1.2:0")], REALM)
     })
@@ -68,9 +64,10 @@ fn a_user_whose_target_is_silent_registers_at_another() {
     let uas = Uas::start(UasOptions {
         users: users(1),
         registration: Some(Registration {
-            targets: [&silent, &registrar].map(|it| it.local_addr().expect("bound")).to_vec(),
-            expires: Duration::from_secs(60),
             per_second: 10.0,
+            ..Registration::at(
+                [&silent, &registrar].map(|it| it.local_addr().expect("bound")).to_vec(),
+            )
         }),
         timing: FAST,
         ..UasOptions::direct(vec![address("127.83.2.2:0")], REALM)

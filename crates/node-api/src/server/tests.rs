@@ -10,6 +10,9 @@ use crate::ManagerClient;
 use crate::client::{ClientError, NodeClient};
 use crate::wire::{Generation, SipAddresses};
 
+/// Longer than an answer takes.
+const BRIEF: Duration = Duration::from_millis(200);
+
 #[derive(Default)]
 struct FakeNode {
     draining: AtomicBool,
@@ -99,6 +102,32 @@ async fn a_node_is_polled_given_generations_and_drained() {
     server.stop().await;
     let gone = client.status().await.expect_err("stopped");
     assert!(gone.is_transient(), "{gone}");
+}
+
+/// Goal: a deaf node answers nobody, and hears again by itself.
+///
+/// Method: deaf for a second, asked at once by a client that waits for ten: its answer is the first.
+#[tokio::test]
+async fn a_deaf_node_answers_when_its_time_is_over() {
+    let (server, client) = node(8).await;
+    let began = tokio::time::Instant::now();
+    client.deafen(Duration::from_secs(1)).await.expect("asked");
+    client.status().await.expect("answered in the end");
+    assert!(began.elapsed() >= Duration::from_secs(1), "it heard all the time");
+    let impatient = NodeClient::new(server.local_addr(), &Secret::new("open sesame"), BRIEF);
+    let impatient = impatient.expect("a client");
+    client.deafen(Duration::from_secs(60)).await.expect("asked again");
+    let error = impatient.status().await.expect_err("nothing is heard");
+    assert!(matches!(error, ClientError::TimedOut { .. }), "{error}");
+    drop(server);
+}
+
+#[tokio::test]
+async fn a_node_is_not_deaf_for_ever() {
+    let (_server, client) = node(9).await;
+    let refused = client.deafen(Duration::from_secs(601)).await.expect_err("too long");
+    assert!(matches!(refused, ClientError::Refused { status: 422, .. }), "{refused}");
+    client.status().await.expect("it hears");
 }
 
 /// Once a manager with a higher fence was obeyed, in whatever it asked, one with a lower fence is not.

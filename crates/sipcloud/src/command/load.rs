@@ -1,12 +1,12 @@
 //! `sipcloud load`: callers and callees.
 
 mod demo;
+pub(crate) mod guests;
 mod lines;
 mod story;
 
 use std::io;
 use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use load_client::{
@@ -18,10 +18,6 @@ use crate::command::small_runtime;
 use crate::exit::Exit;
 use crate::signals::EndSignals;
 
-/// REGISTER requests that callees start per second.
-const REGISTER_PER_S: f64 = 200.0;
-const REGISTER_EXPIRES: Duration = Duration::from_secs(3_600);
-
 pub(crate) fn run(command: &cli::Load) -> Result<Option<Exit>> {
     match command {
         cli::Load::Uac(arguments) => callers(arguments),
@@ -31,14 +27,19 @@ pub(crate) fn run(command: &cli::Load) -> Result<Option<Exit>> {
 }
 
 fn callers(arguments: &cli::Uac) -> Result<Option<Exit>> {
-    let mode = match (arguments.cancel_after, arguments.talk) {
-        (Some(ringing), _) => Mode::CancelWhileRinging { ringing },
-        (None, talk) => Mode::Complete { talk: talk.unwrap_or_default() },
+    let mix = match (&arguments.mix, arguments.cancel_after, arguments.talk) {
+        (Some(mix), _, _) => mix.clone(),
+        (None, Some(ringing), _) => Mode::CancelWhileRinging { ringing }.into(),
+        (None, None, talk) => Mode::Complete { talk: talk.unwrap_or_default() }.into(),
     };
+    let (targets, service) = cli::split_places(&arguments.to.targets, &arguments.to.name_servers)
+        .map_err(wrong_flags)?;
     let plan = Plan {
+        service,
+        transport: arguments.to.transport.map(|choice| choice.transport()),
         users: arguments.users.iter().map(|user| user.0.clone()).collect(),
         callees: arguments.callees.clone(),
-        mode,
+        mix,
         challenge: if arguments.challenge_optional {
             Challenge::Allowed
         } else {
@@ -48,7 +49,7 @@ fn callers(arguments: &cli::Uac) -> Result<Option<Exit>> {
         timing: timing(arguments.t1),
         calls_max: arguments.calls,
         ..Plan::figure_4(
-            arguments.targets.clone(),
+            targets,
             arguments.local.clone(),
             &arguments.domain,
             arguments.schedule.clone(),
@@ -63,15 +64,16 @@ fn callers(arguments: &cli::Uac) -> Result<Option<Exit>> {
 }
 
 fn callees(arguments: &cli::Uas) -> Result<Option<Exit>> {
-    let registration = (!arguments.registrars.is_empty()).then(|| Registration {
-        targets: arguments.registrars.clone(),
-        expires: REGISTER_EXPIRES,
-        per_second: REGISTER_PER_S,
-    });
+    let (targets, service) =
+        cli::split_places(&arguments.registrars, &arguments.name_servers).map_err(wrong_flags)?;
+    let registration = (!arguments.registrars.is_empty())
+        .then(|| Registration { service, ..Registration::at(targets) });
     let options = UasOptions {
         users: arguments.users.iter().map(|user| user.0.clone()).collect(),
         registration,
+        transport: arguments.transport.map(|choice| choice.transport()),
         ring_for: arguments.ring.unwrap_or_default(),
+        rings: arguments.rings.iter().cloned().collect(),
         refuse_with: arguments.refuse_with,
         retransmission: retransmission(arguments.no_retransmission),
         timing: timing(arguments.t1),
@@ -132,6 +134,10 @@ fn stop_on_signal() -> Result<Stop> {
         })
         .context("a thread cannot be started")?;
     Ok(stop)
+}
+
+fn wrong_flags(why: String) -> anyhow::Error {
+    Exit::Usage.because(why)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]

@@ -19,11 +19,7 @@ fn figure_4_succeeds_with_registered_and_direct_callees_through_one_balancer_and
     let both = vec![cloud.balancer(1), cloud.balancer(2)];
     let registered = Uas::start(UasOptions {
         users: vec![load::user("bob"), load::user("bill")],
-        registration: Some(Registration {
-            targets: both.clone(),
-            expires: Duration::from_secs(600),
-            per_second: 50.0,
-        }),
+        registration: Some(Registration::at(both.clone())),
         ..UasOptions::direct(vec![data.address(30, 3, 0), data.address(30, 4, 0)], DOMAIN)
     })
     .expect("callees");

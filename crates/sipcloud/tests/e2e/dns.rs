@@ -7,8 +7,10 @@ use std::time::Duration;
 use fleet::Tier;
 use hickory_proto::op::{Message, Query};
 use hickory_proto::rr::{Name, RData, RecordType};
+use load_client::{Plan, Service, Transport};
+use node_api::wire::FleetStatus;
 
-use crate::cloud::{Cloud, DOMAIN, Data, PATIENCE, eventually, tier};
+use crate::cloud::{Cloud, DOMAIN, Data, PATIENCE, eventually, instances, tier};
 use crate::load::{self, CALLERS};
 
 /// The records of one name and type, as text.
@@ -33,6 +35,29 @@ fn balancers(cloud: &Cloud<'_>) -> BTreeSet<String> {
         ask(cloud.dns(), &record.target.to_ascii(), RecordType::A)
     });
     addresses.map(|record| record.to_string()).collect()
+}
+
+/// Goal: a client that knows only the service's name reaches every balancer, over UDP and TCP, and
+/// its dialogs too, whose route set has the name.
+#[test]
+fn calls_by_name_reach_every_balancer() {
+    let data = Data::claim(158).with_users(&CALLERS);
+    let cloud = data.up("--balancers 2..2", "");
+    let _callees = load::direct_callees(&cloud);
+    for transport in [Transport::Udp, Transport::Tcp] {
+        let name_servers = vec![cloud.dns()];
+        let service = Service { name: DOMAIN.to_owned(), port: None, name_servers };
+        let plan = Plan {
+            service: Some(service),
+            transport: Some(transport),
+            ..load::figure_4(&cloud, Vec::new(), &["trunk"], "50@2s")
+        };
+        load::assert_no_call_failed(&load::run(&plan));
+    }
+    let carried = |fleet: &FleetStatus| {
+        instances(fleet, Tier::LoadBalancer).iter().all(|balancer| balancer.calls_total > 0)
+    };
+    cloud.wait("calls through both balancers", PATIENCE, carried);
 }
 
 /// Goal: NAPTR leads to SRV, SRV to the addresses, and these are the balancers in service, while the

@@ -8,21 +8,21 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use fleet::{InstanceState, Tier};
-use load_client::{Credentials, Plan, Registration, Report, Sample, Uas, UasOptions};
+use load_client::{Plan, Registration, Report, Sample, Uas, UasOptions};
 use node_api::ManagerClient;
 use node_api::wire::FleetStatus;
 use serde_json::json;
-use store::CredentialKey;
 
+use super::guests::Guests;
 use super::story::Story;
-use super::{REGISTER_EXPIRES, REGISTER_PER_S, conclude, lines, stop_on_signal};
+use super::{conclude, lines, stop_on_signal};
 use crate::cli;
-use crate::command::{configuration_of, explain, manager_of, open_store, small_runtime};
+use crate::command::{configuration_of, manager_of, small_runtime};
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::show;
 
-/// Users of the demonstration; they stay in the store, with a password that nobody knows.
+/// Users of the demonstration; they are removed when it ends.
 const CALLER: &str = "demo-caller";
 const CALLEES: [&str; 4] = ["demo-1", "demo-2", "demo-3", "demo-4"];
 /// How long the callees may take to register.
@@ -43,20 +43,19 @@ pub(super) fn run(arguments: &cli::Demo) -> Result<Option<Exit>> {
     if balancers.is_empty() {
         return Err(Exit::Unavailable.because("no balancer is in service"));
     }
-    let users = add_users(arguments, &config)?;
-    let uas = start_callees(&config, &users, &balancers)?;
+    let guests = Guests::invite(data, CALLEES.into_iter().chain([CALLER]))?;
+    let uas = start_callees(&config, &guests, &balancers)?;
 
     let mut story = Story::begin(manager.clone())?;
     let watch = Watch::start(manager)?;
     let mut screen = Screen::new(arguments.json);
-    let caller = Credentials { user: CALLER.to_owned(), password: users.password.clone() };
     let plan = Plan {
-        users: vec![caller],
+        users: vec![guests.credentials(CALLER)],
         callees: CALLEES.map(str::to_owned).to_vec(),
         ..Plan::figure_4(
             balancers,
             vec![SocketAddr::new(own_ip(&config, 31)?, 0)],
-            &users.realm,
+            guests.realm(),
             arguments.schedule.clone(),
         )
     };
@@ -83,37 +82,11 @@ fn balancers(fleet: &FleetStatus) -> Vec<SocketAddr> {
     in_service.map(|instance| instance.sip).collect()
 }
 
-struct Users {
-    realm: String,
-    password: String,
-}
-
-fn add_users(arguments: &cli::Demo, config: &Config) -> Result<Users> {
-    let (mut store, _) = open_store(&arguments.data.data)?;
-    let realm = config.service_name().to_owned();
-    let mut bytes = [0_u8; 16];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| anyhow::anyhow!("the system gives no random numbers: {error}"))?;
-    let password: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    for name in CALLEES.into_iter().chain([CALLER]) {
-        let user = CredentialKey { realm: realm.clone(), username: name.to_owned() };
-        store.put_user(&user, password.as_bytes()).map_err(explain)?;
-    }
-    Ok(Users { realm, password })
-}
-
-fn start_callees(config: &Config, users: &Users, balancers: &[SocketAddr]) -> Result<Uas> {
-    let credentials =
-        |user: &str| Credentials { user: user.to_owned(), password: users.password.clone() };
-    let registration = Registration {
-        targets: balancers.to_vec(),
-        expires: REGISTER_EXPIRES,
-        per_second: REGISTER_PER_S,
-    };
+fn start_callees(config: &Config, guests: &Guests, balancers: &[SocketAddr]) -> Result<Uas> {
     let options = UasOptions {
-        users: CALLEES.map(credentials).to_vec(),
-        registration: Some(registration),
-        ..UasOptions::direct(vec![SocketAddr::new(own_ip(config, 30)?, 0)], &users.realm)
+        users: CALLEES.map(|name| guests.credentials(name)).to_vec(),
+        registration: Some(Registration::at(balancers.to_vec())),
+        ..UasOptions::direct(vec![SocketAddr::new(own_ip(config, 30)?, 0)], guests.realm())
     };
     let uas = Uas::start(options).map_err(super::cannot_call)?;
     if !uas.wait_registered(CALLEES.len() as u64, REGISTER_PATIENCE) {

@@ -1,6 +1,6 @@
 //! How calls look on a terminal and to a script.
 
-use load_client::{Latency, OwnLosses, Report, Sample, UasCounters};
+use load_client::{ConnectionCounts, KindCounts, Latency, OwnLosses, Report, Sample, UasCounters};
 use serde_json::{Value, json};
 
 pub(super) fn sample(sample: &Sample, as_json: bool) -> String {
@@ -12,6 +12,7 @@ pub(super) fn sample(sample: &Sample, as_json: bool) -> String {
             "started": sample.started,
             "succeeded": sample.succeeded,
             "failed": sample.failed,
+            "healed": sample.healed,
             "in_flight": sample.in_flight,
             "answer_ms": latency(&sample.answer_now),
             "own_losses": own_losses(&sample.own),
@@ -56,7 +57,12 @@ pub(super) fn report(report: &Report) -> Value {
         "succeeded": report.succeeded,
         "failed": report.failed,
         "unfinished": report.unfinished,
+        "healed": report.healed,
         "failed_over": report.failed_over,
+        "longest_gap_ms": millis(report.longest_gap),
+        "kinds": report.kinds.iter().map(kind).collect::<Vec<_>>(),
+        "causes": report.causes,
+        "connections": connections(&report.connections),
         "ringing_ms": latency(&report.ringing),
         "answer_ms": latency(&report.answer),
         "bye_ms": latency(&report.bye),
@@ -86,6 +92,9 @@ pub(super) fn callees(counters: &UasCounters, as_json: bool) -> String {
             "unacknowledged": unacknowledged,
             "registered": counters.registered,
             "registration_failures": counters.registration_failures,
+            "failed_over": counters.failed_over,
+            "longest_unregistered_ms": millis(counters.longest_unregistered),
+            "connections": connections(&counters.connections),
             "own_losses": own_losses(&counters.own),
         })
         .to_string();
@@ -94,6 +103,26 @@ pub(super) fn callees(counters: &UasCounters, as_json: bool) -> String {
         "calls {calls}  answered {answered}  ended {ended}  refused {refused}  cancelled \
          {cancelled}  without ACK {unacknowledged}",
     )
+}
+
+fn kind(counts: &KindCounts) -> Value {
+    let KindCounts { kind, started, succeeded, failed, healed } = counts;
+    json!({
+        "kind": kind,
+        "calls": started,
+        "succeeded": succeeded,
+        "failed": failed,
+        "healed": healed,
+    })
+}
+
+fn connections(counts: &ConnectionCounts) -> Value {
+    json!({
+        "opened": counts.opened,
+        "lost": counts.lost,
+        "reopened": counts.reopened,
+        "longest_gap_ms": millis(counts.longest_gap),
+    })
 }
 
 fn latency(latency: &Latency) -> Value {
