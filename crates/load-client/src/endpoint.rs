@@ -133,9 +133,8 @@ impl Outbox {
                 origins.push(origin);
             }
             Some(Lane::Tcp { connections, refused }) => {
-                if !connections.send(way.to, bytes) {
-                    refused.extend(origin);
-                }
+                let is_refused = !connections.send(way.to, bytes);
+                refused.extend(origin.filter(|_| is_refused));
             }
             None => {}
         }

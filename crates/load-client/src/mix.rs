@@ -68,6 +68,18 @@ impl From<Mode> for Mix {
 }
 
 impl Mix {
+    /// These kinds.
+    ///
+    /// # Panics
+    ///
+    /// Their shares do not make a hundred: a mistake in the program.
+    pub fn of(kinds: impl Into<Vec<CallKind>>) -> Self {
+        let kinds = kinds.into();
+        let sum: u32 = kinds.iter().map(|kind| kind.percent).sum();
+        assert!(sum == 100, "the shares make {sum} %, not 100");
+        Self { kinds }
+    }
+
     pub fn kinds(&self) -> &[CallKind] {
         &self.kinds
     }

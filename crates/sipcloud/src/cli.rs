@@ -1,5 +1,6 @@
 //! The subcommands, their flags and their help: the interface that scripts lean on.
 
+mod drill;
 mod evaluate;
 mod load;
 
@@ -13,6 +14,7 @@ use node_api::wire::StoreKind;
 use store::{Aor, CredentialKey};
 use store_drivers::admin::{parse_aor, parse_user};
 
+pub(crate) use drill::{Drill, DrillName};
 pub(crate) use evaluate::{Evaluate, Generator, LastingStore, PolicyFlag};
 pub(crate) use load::{Demo, Load, Uac, Uas, split_places};
 
@@ -70,6 +72,12 @@ pub(crate) enum Command {
     /// Make calls: callers, callees, or both as the demonstration does.
     #[command(subcommand)]
     Load(Box<Load>),
+    /// Play changes and faults under load, and say whether a call was lost.
+    ///
+    /// Each drill has a cloud of its own on this machine, or plays with the one of --data: a
+    /// staging fleet. The exit code is 0 if all passed; those that cannot be played here are
+    /// skipped, and say why.
+    Drill(Box<Drill>),
     /// Repeat the paper's evaluation (its §4) on this machine, and report on it with figures.
     ///
     /// Runs a cloud of its own with one balancer and one to four proxies under the calls of Figure 4:

@@ -2,6 +2,7 @@
 
 pub(crate) mod check_config;
 pub(crate) mod drain;
+pub(crate) mod drill;
 pub(crate) mod evaluate;
 pub(crate) mod events;
 pub(crate) mod import;

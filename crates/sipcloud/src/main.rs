@@ -48,6 +48,7 @@ fn run(command: Command) -> Result<Option<Exit>> {
         Command::Registration(command) => command::registration::run(&command),
         Command::Store(command) => command::store::run(&command),
         Command::Load(arguments) => command::load::run(&arguments),
+        Command::Drill(arguments) => command::drill::run(&arguments),
         Command::Evaluate(arguments) => command::evaluate::run(&arguments),
     }
 }

@@ -9,6 +9,7 @@ mod file;
 mod lane;
 mod lease;
 mod statements;
+mod write_lock;
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -23,6 +24,7 @@ use crate::clock;
 use crate::error::OpenError;
 use file::{File, Missing};
 use lane::{Done, Job, Lane, Outbox, Work};
+pub use write_lock::WriteLock;
 
 pub use lease::SqliteLease;
 

@@ -55,7 +55,7 @@ fn callers(arguments: &cli::Uac) -> Result<Option<Exit>> {
             arguments.schedule.clone(),
         )
     };
-    let stop = stop_on_signal()?;
+    let stop = stop_on_signal(Second::EndsTheProcess)?;
     let report = load_client::run_uac(&plan, &stop, |sample| {
         println!("{}", lines::sample(sample, arguments.json));
     })
@@ -113,8 +113,16 @@ fn conclude(report: &Report, json: bool) -> Option<Exit> {
     (report.failed > 0).then_some(Exit::Failed)
 }
 
-/// The first signal lets calls end; a second one ends the process.
-fn stop_on_signal() -> Result<Stop> {
+/// What a second signal means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Second {
+    EndsTheProcess,
+    /// There is something to clean up first.
+    IsIgnored,
+}
+
+/// The first signal lets calls end.
+pub(crate) fn stop_on_signal(second: Second) -> Result<Stop> {
     let stop = Stop::new();
     let told = stop.clone();
     let runtime = small_runtime()?;
@@ -128,8 +136,13 @@ fn stop_on_signal() -> Result<Stop> {
             runtime.block_on(async {
                 end.recv().await;
                 told.stop();
-                end.recv().await;
-                std::process::exit(Exit::Failed as i32);
+                loop {
+                    end.recv().await;
+                    match second {
+                        Second::EndsTheProcess => std::process::exit(Exit::Failed as i32),
+                        Second::IsIgnored => eprintln!("cleaning up; wait for it"),
+                    }
+                }
             });
         })
         .context("a thread cannot be started")?;

@@ -1,7 +1,6 @@
 //! Calls: Figure 4, requests that enter anywhere, cancelled, forked and refused calls.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use fleet::Tier;
 use load_client::{Registration, Uas, UasOptions};

@@ -6,6 +6,7 @@ mod call;
 mod cloud;
 mod detection;
 mod dns;
+mod drill;
 mod evaluate;
 mod load;
 mod manager;

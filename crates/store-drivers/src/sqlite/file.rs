@@ -151,7 +151,7 @@ fn gone(path: &Path, missing: Missing, source: io::Error) -> OpenError {
     }
 }
 
-fn classify(path: &Path, error: &rusqlite::Error) -> OpenError {
+pub(super) fn classify(path: &Path, error: &rusqlite::Error) -> OpenError {
     let (path, detail) = (path.to_owned(), error.to_string());
     match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {

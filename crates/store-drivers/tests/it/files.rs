@@ -7,6 +7,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use store::{Answer, Aor, Credential, Query, Store as _, StoreError, UnixMillis};
 use store_drivers::OpenError;
+use store_drivers::sqlite::WriteLock;
 
 use super::{NOW, aor, binding, folder, open, rows, try_open, write};
 
@@ -211,4 +212,18 @@ fn an_address_keeps_its_live_rows_and_the_latest_of_the_expired() {
     left.sort_unstable();
     let expected: Vec<u8> = (0..3).chain(131..=255).collect();
     assert_eq!(left, expected);
+}
+
+/// The drill's way to stop every write.
+#[test]
+fn a_write_lock_stops_writes_alone_and_ends_when_it_is_dropped() {
+    let folder = folder();
+    let mut client = try_open(&folder.store_path(), SHORT).expect("opened");
+    assert_eq!(client.ask(write(1, vec![binding(1)])), Ok(Answer::Done));
+    let lock = WriteLock::take(&folder.store_path(), SHORT).expect("locked");
+    let refused = client.ask(write(1, vec![binding(2)]));
+    assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "{refused:?}");
+    assert_eq!(rows(&mut client, 1), 1, "reads go on");
+    drop(lock);
+    assert_eq!(client.ask(write(1, vec![binding(2)])), Ok(Answer::Done));
 }

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::guests::Guests;
 use super::story::Story;
-use super::{conclude, lines, stop_on_signal};
+use super::{Second, conclude, lines, stop_on_signal};
 use crate::cli;
 use crate::command::{configuration_of, manager_of, small_runtime};
 use crate::config::Config;
@@ -59,7 +59,7 @@ pub(super) fn run(arguments: &cli::Demo) -> Result<Option<Exit>> {
             arguments.schedule.clone(),
         )
     };
-    let stop = stop_on_signal()?;
+    let stop = stop_on_signal(Second::EndsTheProcess)?;
     let report = load_client::run_uac(&plan, &stop, |sample| {
         screen.draw(sample, watch.latest().as_ref());
     })

@@ -6,7 +6,7 @@ use anyhow::Result;
 use load_client::Credentials;
 use sip_net::clock;
 use store::CredentialKey;
-use store_drivers::admin::{Admin, Which, parse_aor};
+use store_drivers::admin::{Admin, AdminError, Which, parse_aor};
 
 use crate::command::{explain, open_store};
 
@@ -63,8 +63,11 @@ impl Guests {
         store.remove_user(&self.key(name)).map_err(explain)?;
         let aor = parse_aor(&format!("{name}@{}", self.realm)).map_err(explain)?;
         let now = store::UnixMillis(clock::unix_millis());
-        store.remove_registrations(&aor, &Which::All, now).map_err(explain)?;
-        Ok(())
+        match store.remove_registrations(&aor, &Which::All, now) {
+            // Callers never register.
+            Ok(_) | Err(AdminError::NoSuchRegistration { .. }) => Ok(()),
+            Err(error) => Err(explain(error)),
+        }
     }
 }
 
