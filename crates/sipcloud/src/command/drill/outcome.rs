@@ -65,6 +65,11 @@ impl Record {
         for line in self.calls.report.to_string().lines() {
             println!("  {line}");
         }
+        let UasCounters { failed_over, longest_unregistered, .. } = self.calls.callees;
+        if failed_over > 0 {
+            let seconds = longest_unregistered.as_secs_f64();
+            println!("  callees     {failed_over} registered anew, at most {seconds:.3} s without");
+        }
         println!("{}: {}: {}", self.name, self.verdict.word(), self.verdict.reason());
     }
 
