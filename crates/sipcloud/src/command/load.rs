@@ -7,6 +7,7 @@ mod story;
 
 use std::io;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use load_client::{

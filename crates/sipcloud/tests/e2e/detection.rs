@@ -22,11 +22,7 @@ const LOST_INSIDE_MAX: u64 = 3;
 fn registered_callees(cloud: &Cloud<'_>) -> Uas {
     let callees = Uas::start(UasOptions {
         users: vec![load::user("bob"), load::user("bill")],
-        registration: Some(Registration {
-            targets: vec![cloud.balancer(1)],
-            expires: Duration::from_secs(600),
-            per_second: 50.0,
-        }),
+        registration: Some(Registration::at(vec![cloud.balancer(1)])),
         ..UasOptions::direct(vec![cloud.data.address(30, 3, 0)], DOMAIN)
     })
     .expect("callees");
