@@ -49,6 +49,9 @@ impl Connections {
         let options = StreamOptions {
             listen: vec![local],
             local_ip: Some(local.ip()),
+            // A phone has nothing to say to a server that has ended the connection: it learns of it
+            // at once, and goes elsewhere.
+            limits: StreamLimits { half_closed_wait: Duration::ZERO, ..StreamLimits::default() },
             ..StreamOptions::default()
         };
         let streams = Streams::start(options, waker)?;

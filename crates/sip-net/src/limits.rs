@@ -47,7 +47,7 @@ pub(crate) const CLOSE_WAIT: Duration = Duration::from_secs(1);
 /// How long a connection stays open for an answer after a malformed message came on it.
 pub(crate) const MALFORMED_WAIT: Duration = Duration::from_secs(2);
 
-/// How long answers are still written to a peer that has closed its side.
+/// How long answers are still written to a peer that has closed its side, unless the role says otherwise.
 pub(crate) const HALF_CLOSED_WAIT: Duration = Duration::from_secs(2);
 
 /// After how much silence the kernel asks a peer whether it is still there. Translators forget a

@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 
 use crate::background::Background;
 use crate::connections::Connections;
+use crate::limits::HALF_CLOSED_WAIT;
 use crate::poll::Waker;
 use crate::stream::connection::Events;
 
@@ -75,6 +76,8 @@ pub struct StreamLimits {
     pub message_timeout: Duration,
     /// A peer that takes nothing for so long, or acknowledges nothing, is given up.
     pub write_timeout: Duration,
+    /// A peer that has ended its side may read answers for so long; then the connection is closed.
+    pub half_closed_wait: Duration,
 }
 
 impl Default for StreamLimits {
@@ -90,6 +93,7 @@ impl Default for StreamLimits {
             idle_close: Duration::from_secs(3_900),
             message_timeout: Duration::from_secs(32),
             write_timeout: Duration::from_secs(32),
+            half_closed_wait: HALF_CLOSED_WAIT,
         }
     }
 }

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::{self, Instant};
 
 use crate::connections::{Admitted, Outgoing};
-use crate::limits::{CLOSE_WAIT, HALF_CLOSED_WAIT, MALFORMED_WAIT, READ_BYTES, WRITE_MESSAGES_MAX};
+use crate::limits::{CLOSE_WAIT, MALFORMED_WAIT, READ_BYTES, WRITE_MESSAGES_MAX};
 use crate::poll::Waker;
 use crate::stream::framing::{Framing, Unit};
 use crate::stream::{CloseReason, ConnectionId, Shared, StreamEvent, StreamLimits};
@@ -139,7 +139,8 @@ impl Connection {
         match read_end {
             ReadEnd::EndOfStream => {
                 self.shared.connections.keep_for_answers(self.id, self.remote);
-                match time::timeout(HALF_CLOSED_WAIT, writing).await {
+                let wait = self.shared.connections.limits.half_closed_wait;
+                match time::timeout(wait, writing).await {
                     Ok(WriteEnd::QueueEnded) | Err(_) => CloseReason::EndOfStream,
                     Ok(end) => end.reason(),
                 }

@@ -3,7 +3,6 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::time::Duration;
 
 use fleet::Tier;
 use load_client::{Registration, Report, Uas, UasOptions};
