@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sip_net::poll::Waker;
-use sip_net::stream::{CloseReason, StreamEvent, StreamOptions, StreamSender, StreamTo, Streams};
+use sip_net::stream::{
+    CloseReason, StreamEvent, StreamLimits, StreamOptions, StreamSender, StreamTo, Streams,
+};
 
 /// What became of the connections that we opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
