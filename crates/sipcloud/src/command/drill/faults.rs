@@ -191,7 +191,10 @@ pub(super) fn drain_with_noise(scene: &mut Scene<'_>) -> Played {
         let source = scene.stage.own_ip(233).map_err(Unplayed::failed)?;
         let noise = Noise::start(source, victim.sip).map_err(Unplayed::failed)?;
         let manager = scene.stage.manager().ok_or_else(|| Unplayed::failed("no manager"))?;
-        scene.stage.ask(manager.drain(victim.instance)).map_err(Unplayed::failed)?;
+        scene
+            .stage
+            .ask(manager.drain(victim.instance, "sipcloud drill"))
+            .map_err(Unplayed::failed)?;
         scene.note(format!("{} drains, and strangers send to it", victim.instance));
         let within = TO_DRAIN + scene.arguments.ring;
         scene.until("end of the drained node", within, |fleet| {
