@@ -249,7 +249,10 @@ impl<'a> Step<'a> {
         let counts = self.counts(Tier::LoadBalancer);
         let wanted = self.memory.targets.get(&Tier::LoadBalancer).copied().unwrap_or(0);
         let now_ms = self.view.now_ms;
-        if counts.unheard + counts.failed > 0 || counts.in_service < wanted {
+        // Before the first name there are no clients that could be cut off.
+        let has_clients = self.view.dns.known().is_some_and(|names| !names.is_empty());
+        let is_missing = counts.unheard + counts.failed > 0 || counts.in_service < wanted;
+        if has_clients && is_missing {
             self.memory.cut_off_ms = Some(now_ms);
         }
         let timing = self.view.timing;
