@@ -220,6 +220,10 @@ pub(crate) struct Upgrade {
     /// The binary to run from now on; without it the one that runs this command.
     #[arg(long, value_name = "FILE")]
     pub binary: Option<PathBuf>,
+    /// Replace instances that run this binary already, too: a rolling restart. What holds from the
+    /// start of a node, such as its keys or its configuration, then holds everywhere.
+    #[arg(long)]
+    pub anew: bool,
     /// How long a new instance may take to come into service, for example 2m.
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_duration)]
     pub patience: Duration,

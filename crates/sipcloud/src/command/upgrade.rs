@@ -15,6 +15,7 @@ use node_api::wire::{FleetStatus, InstanceStatus};
 use node_api::{ClientError, ManagerClient};
 use provider_drivers::live_machines;
 use provider_drivers::process::Signal;
+use sip_net::clock;
 
 use crate::cli::{self, TierChoice};
 use crate::command::{MANAGER_PATIENCE, configuration_of, manager_of, small_runtime};
@@ -49,6 +50,7 @@ pub(crate) fn run(arguments: &cli::Upgrade) -> Result<Option<Exit>> {
             TierChoice::Balancers => vec![Tier::LoadBalancer],
             TierChoice::All => vec![Tier::Proxy, Tier::LoadBalancer],
         },
+        older_than_ms: if arguments.anew { clock::unix_millis() } else { 0 },
         patience: arguments.patience,
         progress: Progress::new(arguments.json),
         done: 0,
@@ -81,6 +83,8 @@ struct Rollout {
     before: Program,
     program: Program,
     tiers: Vec<Tier>,
+    /// Instances made before this are replaced whatever they run, UNIX milliseconds.
+    older_than_ms: u64,
     patience: Duration,
     progress: Progress,
     done: usize,
@@ -133,7 +137,9 @@ impl Rollout {
     /// Instances of another build, tier by tier.
     fn left(&self, fleet: &FleetStatus) -> Vec<InstanceStatus> {
         let of_another = |one: &&InstanceStatus| {
-            one.build != self.program.build && (one.answers || !one.build.is_empty())
+            let is_heard = one.answers || !one.build.is_empty();
+            let is_old = one.created_at_ms < self.older_than_ms;
+            is_heard && (is_old || one.build != self.program.build)
         };
         let mut left = Vec::new();
         for tier in &self.tiers {
@@ -240,6 +246,7 @@ impl Rollout {
                 let is_whole = fleet.instances.iter().any(|one| {
                     one.instance.tier == tier
                         && one.build == self.program.build
+                        && one.created_at_ms >= self.older_than_ms
                         && one.state == InstanceState::InService.as_str()
                 });
                 if is_whole {

@@ -109,6 +109,11 @@ fn a_cloud_goes_over_to_another_build_under_calls() {
     assert_eq!(builds(&after, Tier::LoadBalancer), new);
     assert!(pids(&after).iter().all(|it| !pids(&before).contains(it)), "{after:?}");
     assert!(data.good(&command, "").contains("all on build"), "nothing is left to do");
+    println!("{}", data.good(&format!("{command} --anew"), ""));
+    let restarted = cloud.fleet();
+    let kept = pids(&restarted).into_iter().filter(|it| pids(&after).contains(it)).count();
+    assert_eq!(kept, 0, "a rolling restart: {restarted:?}");
+    let after = restarted;
     let plan = load::figure_4(
         &cloud,
         vec![instances(&after, Tier::LoadBalancer)[0].sip],

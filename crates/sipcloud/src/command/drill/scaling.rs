@@ -164,7 +164,7 @@ pub(super) fn upgrade(scene: &mut Scene<'_>) -> Played {
     scene.pass("calls before it", scene.seconds() / 4)?;
     let program = std::env::current_exe().map_err(Unplayed::failed)?;
     let mut command = Command::new(program);
-    command.arg("upgrade").arg("--data").arg(&scene.stage.data);
+    command.args(["upgrade", "--anew", "--data"]).arg(&scene.stage.data);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(Unplayed::failed)?;
     scene.note("sipcloud upgrade".to_owned());
