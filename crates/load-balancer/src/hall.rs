@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sip_core::flow_token::{Flow, StreamId};
-use sip_core::stateless::{self, BalancerView, Verdict};
+use sip_core::stateless::{self, BalancerView, DropReason, Verdict};
 use sip_message::{Edits, Framing, HeaderName, Index, Malformed, Message, Method, StatusCode};
 use sip_message::{ParseError, Transport, parse};
 use sip_net::clock;
@@ -129,6 +129,10 @@ impl Desk {
                 debug!(call_id = %text(message.call_id()), status = status.code(), %reason, "answered");
             }
             Verdict::Drop(reason) => {
+                if let (DropReason::NoTable, Some(connection)) = (reason, source.connection) {
+                    // Its sender will not repeat it.
+                    self.keep(message, source, connection);
+                }
                 self.counters.count_drop(reason);
                 debug!(call_id = %text(message.call_id()), source = %source.remote, %reason, "dropped");
             }

@@ -156,6 +156,9 @@ pub enum DropReason {
     Ack(ReplyReason),
     /// The ACK to an answer that we made ourselves.
     AckForUs,
+    /// A request before the first generation: whoever sent it repeats it, or asks another balancer. A
+    /// refusal would end what the balancer that had this address before has begun.
+    NoTable,
     /// A request from a member's address whose topmost Via no member wrote.
     MemberWithoutMac,
     /// The topmost Via cannot be understood, so no answer would find its way.
@@ -171,7 +174,7 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Ack(ReplyReason::TooManyHops),
         Self::Ack(ReplyReason::Options),
         Self::Ack(ReplyReason::PathFromStranger),
@@ -179,6 +182,7 @@ impl DropReason {
         Self::Ack(ReplyReason::OtherBalancersFlow),
         Self::Ack(ReplyReason::NoMember),
         Self::AckForUs,
+        Self::NoTable,
         Self::MemberWithoutMac,
         Self::NoTopVia,
         Self::ResponseNotOurs,
@@ -197,6 +201,7 @@ impl DropReason {
             Self::Ack(ReplyReason::OtherBalancersFlow) => "ack_other_balancers_flow",
             Self::Ack(ReplyReason::NoMember) => "ack_no_member",
             Self::AckForUs => "ack_for_us",
+            Self::NoTable => "no_table",
             Self::MemberWithoutMac => "member_without_mac",
             Self::NoTopVia => "no_top_via",
             Self::ResponseNotOurs => "response_not_ours",

@@ -24,6 +24,21 @@ fn a_stream_client_is_answered_on_its_connection() {
     assert!(returned.starts_with("SIP/2.0 180 "), "{returned}");
 }
 
+/// What came over a stream is not repeated by its sender: it is kept until there is somebody to ask.
+#[test]
+fn a_stream_client_that_comes_before_the_first_table_is_served_by_it() {
+    let mut bed = Bed::new(49);
+    let proxy = bed.peer("20.1:5060");
+    let mut client = Stream::connect(bed.balancer.internal());
+    client.send(request("INVITE", "one", VIA));
+    wait("its arrival", || bed.balancer.node().metrics().contains("no_table\"} 1\n"));
+    bed.put(&[1]);
+    let (arrived, _) = proxy.receive();
+    proxy.send(answer(&arrived, StatusCode::RINGING));
+    let returned = client.receive_until(END);
+    assert!(returned.starts_with("SIP/2.0 180 "), "{returned}");
+}
+
 #[test]
 fn a_request_for_a_closed_connection_is_answered_430() {
     let mut bed = Bed::new(42);

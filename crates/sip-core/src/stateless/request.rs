@@ -27,6 +27,9 @@ pub(super) fn handle(
     edits: &mut Edits,
 ) -> Verdict {
     let Ok(top) = message.top_via() else { return Verdict::Drop(DropReason::NoTopVia) };
+    if view.directory.is_empty() {
+        return Verdict::Drop(DropReason::NoTable);
+    }
     let is_members_address = view.directory.at(source.remote).is_some();
     let may_be_member = match source.transport {
         Transport::Udp => is_members_address,

@@ -77,3 +77,20 @@ fn a_path_of_a_balancer_that_nobody_knows_is_followed_too() {
     assert_eq!(verdict, Verdict::ToFlow { flow, otherwise: None });
     assert!(line(&edited, "Via:").starts_with("Via: SIP/2.0/UDP 127.0.10.77:5060;"), "{edited}");
 }
+
+/// It has just taken the address of a dead one: neither a client nor a proxy hears a refusal.
+#[test]
+fn before_its_first_table_a_balancer_refuses_nothing() {
+    let mut fixture = Fixture::new();
+    fixture.directory = Directory::default();
+    let via = fixture.proxy_via("127.0.20.1:5060", INCARNATION);
+    let route = fixture.path(&client(), "127.0.10.1:5060");
+    let table = [
+        (request("INVITE", CLIENT_VIA), client()),
+        (request("OPTIONS", &format!("{CLIENT_VIA}Max-Forwards: 0\r\n")), client()),
+        (request("INVITE", &format!("{via}Route: {route}\r\n")), udp(0, "127.0.20.1:5060")),
+    ];
+    for (text, source) in table {
+        assert_eq!(fixture.handle(&text, &source).0, Verdict::Drop(DropReason::NoTable), "{text}");
+    }
+}
