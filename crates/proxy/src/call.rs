@@ -50,6 +50,10 @@ impl Worker {
         if self.join(&request, &arrival, key) || self.hand_on(&request, &arrival, Unmatched::New) {
             return;
         }
+        if self.is_over(&view, &arrival) {
+            self.world.counters.repeats.add(1);
+            return;
+        }
         self.count_request(&view);
         if let Err(reject) = self.begin(&request, &arrival, key) {
             tracing::debug!(call_id = %view.call_id().escape_ascii(), %reject, "refused");
@@ -321,9 +325,8 @@ impl Worker {
         }
     }
 
-    /// Past every gate: who is it for? From now on the client need not repeat itself.
+    /// Past every gate: who is it for?
     fn proceed(&mut self, id: ContextId) {
-        self.send_trying(id);
         let Some(context) = self.contexts.get(id) else { return };
         let request = context.request.clone();
         let view = request.view();
@@ -465,11 +468,14 @@ impl Worker {
         self.world.counters.cancels.add(1);
         let key = self.layer.invite_key_of_cancel(&view, arrival.hop());
         let server = self.layer.server_find(key);
-        let is_orphan = server.is_none();
-        if is_orphan
-            && (self.hand_on(request, arrival, Unmatched::Orphan) || self.follow(request, arrival))
-        {
-            return;
+        if server.is_none() {
+            if self.hand_on(request, arrival, Unmatched::Orphan) {
+                // Should nobody know it, responses to its INVITE come here all the same.
+                return self.release_cancelled(&view);
+            }
+            if self.follow(request, arrival) {
+                return;
+            }
         }
         let id = server.and_then(|server| self.servers.get(&server).copied());
         let found = match (server, id) {

@@ -10,7 +10,7 @@ use sip_core::response::{Action, BranchFailure, ContextKind, ContextTimers, Resp
 use sip_core::route::{self, Routed};
 use sip_core::target::{Target, TargetReach, TargetSet};
 use sip_core::{forwarding, validation};
-use sip_message::{Index, Message, Method, OwnedMessage, Transport, Uri};
+use sip_message::{Index, Message, Method, OwnedMessage, StatusCode, Transport, Uri};
 use sip_net::resolve::{self, Resolution, ResolveRequest, Target as NextHop};
 use sip_transaction::Kind;
 use store::{Binding, Query};
@@ -47,6 +47,9 @@ impl Worker {
         context.fork = Some(Fork { targets, responses, branches: Vec::new() });
         context.stage = Stage::Forwarding;
         self.perform(id, actions);
+        // Only now need the client repeat itself no more: before, nobody but we knew of its INVITE,
+        // and we may die.
+        self.send_trying(id);
         self.set_alarm(id);
     }
 
@@ -61,7 +64,7 @@ impl Worker {
     }
 
     /// The computed branch of the copy for a target (rule 5 of docs/protocol.md).
-    fn branch_of(&self, request: &Message<'_>, target: &Target) -> Vec<u8> {
+    pub(crate) fn branch_of(&self, request: &Message<'_>, target: &Target) -> Vec<u8> {
         let mut identity = Vec::with_capacity(24);
         target.identity.write(&mut identity);
         let inputs = ProxyBranch {
@@ -89,7 +92,9 @@ impl Worker {
         while let Some(action) = queue.pop_front() {
             match action {
                 Action::Start(branch) => {
-                    if let Err(failure) = self.start_branch(id, branch) {
+                    if let Some((status, known)) = self.recall(id, branch) {
+                        queue.extend(self.tell_fork(id, branch, status, known));
+                    } else if let Err(failure) = self.start_branch(id, branch) {
                         queue.extend(self.fail_branch(id, branch, failure));
                     }
                 }
@@ -105,6 +110,21 @@ impl Worker {
                 Action::Done => self.settle(id),
             }
         }
+    }
+
+    /// Tells the response context what has come on a branch; what it then wants.
+    pub(crate) fn tell_fork(
+        &mut self,
+        id: ContextId,
+        branch: usize,
+        status: StatusCode,
+        response: OwnedMessage,
+    ) -> Vec<Action<OwnedMessage>> {
+        let mut actions = Vec::new();
+        if let Some(fork) = self.contexts.get_mut(id).and_then(|it| it.fork.as_mut()) {
+            fork.responses.handle_response(self.now, branch, status, response, &mut actions);
+        }
+        actions
     }
 
     /// Tells the response context that a branch failed; what it then wants.
@@ -128,7 +148,9 @@ impl Worker {
         client: sip_transaction::ClientId,
         failure: BranchFailure,
     ) {
-        let Some(&(id, branch)) = self.clients.get(&client) else { return };
+        let Some(&(id, branch)) = self.clients.get(&client) else {
+            return self.end_cancel(client, None);
+        };
         let actions = self.fail_branch(id, branch, failure);
         self.perform(id, actions);
         self.set_alarm(id);
@@ -223,7 +245,7 @@ impl Worker {
         Ok(())
     }
 
-    fn key_of_copy(&self, copy: &[u8]) -> Option<sip_transaction::ClientKey> {
+    pub(crate) fn key_of_copy(&self, copy: &[u8]) -> Option<sip_transaction::ClientKey> {
         let mut index = Index::new();
         let view = sip_message::parse(copy, &mut index, sip_message::Framing::Datagram).ok()?;
         Some(self.layer.client_key(&view))
@@ -388,7 +410,7 @@ impl Worker {
 }
 
 impl Context {
-    fn target(&self, branch: usize) -> Option<&Target> {
+    pub(crate) fn target(&self, branch: usize) -> Option<&Target> {
         self.fork.as_ref()?.targets.targets.get(branch)
     }
 

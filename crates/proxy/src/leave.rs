@@ -51,6 +51,9 @@ pub(crate) struct Wire {
     pub(crate) detours: Arc<Detours>,
     index: Index,
     counters: Arc<Counters>,
+    /// Where a test on virtual time finds what would leave.
+    #[cfg(test)]
+    pub(crate) captured: Option<Vec<(Way, Bytes)>>,
 }
 
 impl Wire {
@@ -71,6 +74,8 @@ impl Wire {
             detours: Arc::default(),
             index: Index::new(),
             counters,
+            #[cfg(test)]
+            captured: None,
         }
     }
 
@@ -102,6 +107,10 @@ impl Wire {
     fn queue(&mut self, way: &Way, bytes: &Bytes, origin: Option<Origin>) {
         self.counters.messages_sent.add(1);
         self.counters.bytes_sent.add(u64::try_from(bytes.len()).unwrap_or_default());
+        #[cfg(test)]
+        if let Some(captured) = &mut self.captured {
+            return captured.push((*way, bytes.clone()));
+        }
         match way {
             Way::Tier(address) => self.queue_within(*address, bytes, origin),
             Way::Peer { address, transport: Transport::Udp } => {

@@ -41,6 +41,7 @@ mod probe;
 mod record_route;
 mod registration;
 pub mod service;
+mod stray;
 mod worker;
 
 pub use config::Config;

@@ -96,6 +96,16 @@ counters! {
     counter replies_6xx = "sipcloud_proxy_replies_total" r#"class="6xx""#;
     /// Responses forwarded upstream.
     counter responses_forwarded = "sipcloud_proxy_responses_forwarded_total" "";
+    /// Responses to requests of a proxy that is dead, by what became of them.
+    counter strays_forwarded = "sipcloud_proxy_responses_inherited_total" r#"outcome="forwarded""#;
+    /// Responses to requests of a proxy that is dead, by what became of them.
+    counter strays_adopted = "sipcloud_proxy_responses_inherited_total" r#"outcome="matched""#;
+    /// Responses to requests of a proxy that is dead, by what became of them.
+    counter strays_withheld = "sipcloud_proxy_responses_inherited_total" r#"outcome="withheld""#;
+    /// Responses to requests of a proxy that is dead, by what became of them.
+    counter strays_released = "sipcloud_proxy_responses_inherited_total" r#"outcome="released""#;
+    /// Responses to requests of a proxy that is dead, by what became of them.
+    counter strays_handed_on = "sipcloud_proxy_responses_inherited_total" r#"outcome="handed_on""#;
     /// Requests that matched nothing and went on to the next owner of their call.
     counter handed_on = "sipcloud_proxy_requests_handed_on_total" "";
     /// Messages that went through another balancer, because theirs did not answer.
@@ -106,6 +116,12 @@ counters! {
     counter drop_malformed = "sipcloud_proxy_dropped_total" r#"reason="malformed""#;
     /// Messages dropped by reason.
     counter drop_unmatched_response = "sipcloud_proxy_dropped_total" r#"reason="response_without_transaction""#;
+    /// Messages dropped by reason.
+    counter drop_stray_hop_by_hop = "sipcloud_proxy_dropped_total" r#"reason="inherited_hop_by_hop""#;
+    /// Messages dropped by reason.
+    counter drop_stray_comes_again = "sipcloud_proxy_dropped_total" r#"reason="inherited_comes_again""#;
+    /// Messages dropped by reason.
+    counter drop_stray_too_late = "sipcloud_proxy_dropped_total" r#"reason="inherited_too_late""#;
     /// Messages dropped by reason.
     counter drop_unmatched_ack = "sipcloud_proxy_dropped_total" r#"reason="ack_without_route""#;
     /// Messages dropped by reason.
@@ -146,6 +162,8 @@ counters! {
     gauge client_transactions = "sipcloud_proxy_client_transactions" "";
     /// Requests being worked on now.
     gauge contexts = "sipcloud_proxy_contexts" "";
+    /// Calls of dead proxies of which refusals are withheld now.
+    gauge withheld = "sipcloud_proxy_withheld_calls" "";
     /// Time of the last message of a client, in milliseconds since 1970.
     gauge last_activity_ms = "sipcloud_proxy_last_activity_unix_milliseconds" "";
 }
@@ -224,6 +242,9 @@ impl Counters {
         [
             &self.drop_malformed,
             &self.drop_unmatched_response,
+            &self.drop_stray_hop_by_hop,
+            &self.drop_stray_comes_again,
+            &self.drop_stray_too_late,
             &self.drop_unmatched_ack,
             &self.drop_send,
             &self.drop_unreachable,

@@ -1,12 +1,10 @@
 //! Responses (RFC 3261 §16.7): to which branch one belongs, and the copy that goes upstream.
 
 use bytes::Bytes;
-use sip_core::branch::{ProxyIdentity, TierVia, read_tier_via};
 use sip_core::forwarding;
 use sip_message::{Edits, Framing, Index, Message, OwnedMessage};
-use sip_transaction::ClientVerdict;
+use sip_transaction::{ClientId, ClientVerdict};
 
-use crate::arrival::literal_sent_by;
 use crate::context::ContextId;
 use crate::leave::Way;
 use crate::record_route;
@@ -19,17 +17,20 @@ impl Worker {
         let Some(client) = self.layer.client_find(key) else {
             return self.handle_stray(response);
         };
+        self.take_response(client, response);
+    }
+
+    /// A response of this client transaction.
+    pub(crate) fn take_response(&mut self, client: ClientId, response: &Message<'_>) {
         let now = self.now;
         match self.layer.client_handle_response(now, client, response, &mut self.wire) {
             ClientVerdict::Absorb => {}
             ClientVerdict::Deliver => {
-                let Some(&(id, branch)) = self.clients.get(&client) else { return };
                 let Some(status) = response.status() else { return };
-                let owned = OwnedMessage::from(response);
-                let mut actions = Vec::new();
-                if let Some(fork) = self.contexts.get_mut(id).and_then(|it| it.fork.as_mut()) {
-                    fork.responses.handle_response(now, branch, status, owned, &mut actions);
-                }
+                let Some(&(id, branch)) = self.clients.get(&client) else {
+                    return self.end_cancel(client, Some(status));
+                };
+                let actions = self.tell_fork(id, branch, status, OwnedMessage::from(response));
                 self.perform(id, actions);
                 self.set_alarm(id);
             }
@@ -67,33 +68,6 @@ impl Worker {
         let render = |path: usize, _: &Way| copies.get(path).cloned();
         let now = self.now;
         self.layer.server_respond_each(now, server, status, render, &mut self.wire);
-    }
-
-    /// A response to a request of another proxy, which is dead or was replaced: it goes on by the
-    /// Via below (rule 21 of docs/protocol.md), if a balancer of ours wrote that: whoever has seen
-    /// one Via of ours could put any other below it. Anything else is late or forged, and ends here.
-    fn handle_stray(&mut self, response: &Message<'_>) {
-        let counters = &self.world.counters;
-        let config = &self.world.config;
-        let via = response.top_via().ok();
-        let writer = via.as_ref().map(|via| read_tier_via(&self.world.ring, via));
-        let is_other = matches!(writer, Some(TierVia::Proxy(ProxyIdentity { instance, incarnation, .. }))
-            if (instance, incarnation) != (config.instance, config.incarnation));
-        let way =
-            response.vias().nth(1).and_then(Result::ok).and_then(|below| {
-                match read_tier_via(&self.world.ring, &below) {
-                    TierVia::Balancer { .. } => literal_sent_by(&below).map(Way::Tier),
-                    TierVia::Proxy(_) | TierVia::Foreign => None,
-                }
-            });
-        let (true, Some(way)) = (is_other, way) else {
-            counters.drop_unmatched_response.add(1);
-            return;
-        };
-        let mut out = Vec::with_capacity(response.bytes().len());
-        forwarding::write_response(response, &mut self.edits, &mut out);
-        counters.responses_forwarded.add(1);
-        self.wire.send(&way, &Bytes::from(out));
     }
 }
 

@@ -15,6 +15,7 @@ use sip_core::identity::IdentityPolicy;
 use sip_core::mac::KeyRing;
 use sip_core::names::LocalNames;
 use sip_core::response::BranchFailure;
+use sip_core::stray::Withheld;
 use sip_message::{Edits, Framing, Index, OwnedMessage, ParseError, Reply, StatusCode};
 use sip_net::clock;
 use sip_net::poll::{Events, Poller};
@@ -34,6 +35,7 @@ use crate::leave::{Way, Wire};
 use crate::leaving::{self, Departures};
 use crate::metrics::Counters;
 use crate::orphan::Orphans;
+use crate::stray::Refusal;
 
 /// Datagrams taken with one system call.
 const BATCH: usize = 32;
@@ -93,6 +95,8 @@ pub(crate) struct Worker {
     pub(crate) stamps: Stamps,
     pub(crate) orphans: Orphans,
     pub(crate) departures: Departures,
+    /// Refusals of calls whose proxy is dead.
+    pub(crate) withheld: Withheld<Refusal>,
     /// Live INVITEs by what a client that fails over repeats (rule 10 of docs/protocol.md).
     pub(crate) twins: HashMap<Box<[u8]>, ContextId>,
     pub(crate) store: Box<dyn Store>,
@@ -143,6 +147,7 @@ impl Worker {
         } = parts;
         let address = wire.udp.local_addr();
         let digest = Digest::new(config.digest.clone());
+        let patience = 64 * config.timing.t1;
         let layer = Layer::new(config.timing, config.limits, hash_key);
         let mut world = World {
             config,
@@ -164,6 +169,7 @@ impl Worker {
             stamps: Stamps::new(oldest_stamp),
             orphans: Orphans::default(),
             departures: Departures::new(leaving),
+            withheld: Withheld::new(patience),
             twins: HashMap::new(),
             store,
             resolver,
@@ -228,7 +234,8 @@ impl Worker {
     /// How long the loop may sleep.
     fn patience(&self) -> Duration {
         let alarm = self.alarms.peek().map(|Reverse((at, _))| *at);
-        let next = [self.layer.poll_timeout(), alarm].into_iter().flatten().min();
+        let withheld = self.withheld.poll_timeout();
+        let next = [self.layer.poll_timeout(), alarm, withheld].into_iter().flatten().min();
         let now = clock::now();
         next.map_or(WAIT_MAX, |at| at.saturating_duration_since(now).min(WAIT_MAX))
     }
@@ -266,6 +273,7 @@ impl Worker {
             self.alarms.pop();
             self.handle_alarm(at, id);
         }
+        self.take_released();
         while self.store_waits.front().is_some_and(|(at, ..)| *at <= self.now) {
             if let Some((_, id, query)) = self.store_waits.pop_front() {
                 self.give_up_query(id, query);
@@ -460,6 +468,7 @@ impl Worker {
         counters.client_transactions.set(count(self.layer.client_transactions()));
         counters.contexts.set(count(self.contexts.len()));
         counters.balancers_unwell.set(count(self.world.detours.unwell()));
+        counters.withheld.set(count(self.withheld.len()));
         let store = self.store.counters();
         counters.store_latencies.set(&store.latencies);
         counters.store_in_flight.set(store.in_flight);
@@ -467,3 +476,6 @@ impl Worker {
         counters.store_is_down.set(u64::from(!self.store.health().is_serving()));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -200,6 +200,11 @@ pub fn write_proxy_via(ring: &KeyRing, via: &ProxyVia<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Writes an address as it stands in our Vias.
+pub fn write_sent_by(address: SocketAddr, out: &mut Vec<u8>) {
+    push_address(address, out);
+}
+
 fn proxy_via_mac(
     ring: &KeyRing,
     identity: &ProxyIdentity,
@@ -277,7 +282,7 @@ fn write_via_start(
     out.extend_from_slice(transport.as_str().as_bytes());
     out.push(b' ');
     let start = out.len();
-    push_address(sent_by, out);
+    write_sent_by(sent_by, out);
     let end = out.len();
     out.extend_from_slice(b";branch=");
     start..end

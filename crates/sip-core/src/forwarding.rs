@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use sip_message::{AuthParams, Edits, Field, HeaderName, Message, Method, Uri};
+use sip_message::{AuthParams, Edits, Field, HeaderName, Message, Method, StatusCode, Uri};
 
 use crate::names::LocalNames;
 use crate::route::Routed;
@@ -167,6 +167,27 @@ fn remove_our_credentials(request: &Message<'_>, names: &LocalNames, edits: &mut
 /// Both `edits` and `out` are emptied first.
 pub fn write_response(response: &Message<'_>, edits: &mut Edits, out: &mut Vec<u8>) {
     write_response_with_challenges(response, &[], edits, out);
+}
+
+/// The same with another status, if one is given.
+pub fn write_response_as(
+    response: &Message<'_>,
+    status: Option<StatusCode>,
+    edits: &mut Edits,
+    out: &mut Vec<u8>,
+) {
+    let mut plain = Vec::with_capacity(response.bytes().len());
+    write_response(response, edits, &mut plain);
+    out.clear();
+    let start = usize::try_from(response.headers_start()).unwrap_or_default();
+    match status.zip(plain.get(start..)) {
+        Some((status, rest)) => {
+            let line = format!("SIP/2.0 {status} {}\r\n", status.reason());
+            out.extend_from_slice(line.as_bytes());
+            out.extend_from_slice(rest);
+        }
+        None => *out = plain,
+    }
 }
 
 /// The same, with the challenges of the other branches' 401 and 407 (RFC 3261 §16.7 step 7).

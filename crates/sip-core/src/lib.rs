@@ -40,6 +40,7 @@ pub mod route;
 pub mod search;
 pub mod selection;
 pub mod stateless;
+pub mod stray;
 pub mod target;
 mod text;
 pub mod validation;

@@ -11,6 +11,8 @@
 
 mod best;
 
+pub(crate) use self::best::rank;
+
 use std::time::{Duration, Instant};
 
 use sip_message::{ResponseClass, StatusCode};

@@ -140,6 +140,24 @@ impl Selection {
             .map(usize::from)
     }
 
+    /// What [`owner`](Self::owner) says of a table of these `rows` and `members`, without the table.
+    ///
+    /// # Cost
+    ///
+    /// One weighing per member: for a question that is asked once in a while.
+    pub fn owner_among(
+        rows: u32,
+        hash_key: [u8; 16],
+        members: &[Member],
+        call_id: &[u8],
+    ) -> Option<usize> {
+        let mut asked = Self::new(1, hash_key, &[]);
+        let rows = rows.max(1).checked_next_power_of_two().unwrap_or(1 << 31);
+        asked.mask = u64::from(rows - 1);
+        asked.candidates = asked.candidates_of(members);
+        asked.remaining(asked.row_of(call_id), |_| true).map(usize::from)
+    }
+
     /// How many members the table was made from.
     pub fn members(&self) -> usize {
         self.candidates.len()

@@ -24,6 +24,9 @@ use crate::selection::Selection;
 /// that it came on, as a Path value. The receiver has not sent the request, and acknowledges a
 /// refusal over this flow (protocol rule 21).
 pub const FLOW_FIELD: &[u8] = b"X-SipCloud-Flow";
+/// Follows the value of [`FLOW_FIELD`] while the proxy that the Via names may live: it gets the
+/// response too.
+pub const SUSPECT_PARAM: &[u8] = b";suspect";
 /// How the names of the private header fields begin.
 pub const PRIVATE_PREFIX: &[u8] = b"X-SipCloud-";
 

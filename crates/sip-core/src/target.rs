@@ -130,9 +130,10 @@ pub struct TargetSet {
 
 impl TargetSet {
     /// Whether the request has or may yet get other targets: the flag beside the branch
-    /// (protocol rule 6).
+    /// (protocol rule 6). The present binding that may take the place of a dialog's lost flow is the
+    /// same phone, and takes it only after a 430, which is never the last word.
     pub fn has_several(&self) -> bool {
-        self.targets.len() > 1 || self.targets.iter().any(|target| target.is_refreshable)
+        self.targets.len() > 1
     }
 }
 

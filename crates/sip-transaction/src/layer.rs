@@ -9,7 +9,7 @@ mod tests;
 
 use std::time::Instant;
 
-use sip_message::{Index, Message};
+use sip_message::{Index, Message, Method};
 
 use crate::key::{ClientKey, Hop, ServerKey};
 use crate::limits::Limits;
@@ -63,6 +63,11 @@ impl<D: Clone> Layer<D> {
     /// [`ClientKey::of`] under this layer's hash key.
     pub fn client_key(&self, message: &Message<'_>) -> ClientKey {
         ClientKey::of(message, self.hash_key)
+    }
+
+    /// [`ClientKey::new`] under this layer's hash key.
+    pub fn client_key_from(&self, branch: &[u8], sent_by: &[u8], method: Method<'_>) -> ClientKey {
+        ClientKey::new(branch, sent_by, method, self.hash_key)
     }
 
     /// The timers' constants.

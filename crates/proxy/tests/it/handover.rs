@@ -17,28 +17,33 @@ use sip_message::{Framing, Index, Transport};
 use crate::phone::Phone;
 
 /// Proxies at 127.31.`net`.1 and up, a callee and a caller who is its own balancer.
-struct Bed {
-    proxies: Vec<(Running, SocketAddr)>,
-    callee: Phone,
-    caller: Phone,
+pub(crate) struct Bed {
+    pub(crate) proxies: Vec<(Running, SocketAddr)>,
+    pub(crate) callee: Phone,
+    pub(crate) caller: Phone,
     ring: KeyRing,
 }
 
 /// The way of a request: who comes first, who owns it now, who is walked back to.
-struct Stops<'a>(&'a [usize], usize, &'a [usize]);
+pub(crate) struct Stops<'a>(pub(crate) &'a [usize], pub(crate) usize, pub(crate) &'a [usize]);
 
 /// Only the first proxy, before any change.
-const AT_A: Stops<'static> = Stops(&[], 0, &[]);
+pub(crate) const AT_A: Stops<'static> = Stops(&[], 0, &[]);
 /// The second one owns it now; repeats may still come.
 const A_THEN_B: Stops<'static> = Stops(&[0], 1, &[]);
 /// Repeats can come no more.
 const B_BACK_TO_A: Stops<'static> = Stops(&[], 1, &[0]);
 
 impl Bed {
-    fn new(net: u8, proxies: u8) -> Self {
+    pub(crate) fn new(net: u8, proxies: u8) -> Self {
         let callee = Phone::at(&format!("127.31.{net}.101:5060"));
         let caller = Phone::at(&format!("127.31.{net}.102:5060"));
-        let start = |slot| crate::start(&format!("127.31.{net}.{slot}"), callee.address());
+        let start = |slot: u8| {
+            let bob = crate::direct_binding(callee.address());
+            crate::start_with(&format!("127.31.{net}.{slot}"), bob, |config| {
+                config.instance = InstanceId::proxy(slot.into());
+            })
+        };
         let proxies: Vec<(Running, SocketAddr)> = (1..=proxies).map(start).collect();
         let balancer = BalancerMember {
             instance: InstanceId::balancer(1),
@@ -67,7 +72,7 @@ impl Bed {
     }
 
     /// Sends what the caller says as a balancer of generation 1.`counter` would.
-    fn send(&self, counter: u64, stops: &Stops<'_>, text: &str) {
+    pub(crate) fn send(&self, counter: u64, stops: &Stops<'_>, text: &str) {
         let Stops(earlier, present, back) = stops;
         let address = |place: usize| self.proxies[place].1;
         let mut way = Way::new(GenerationNumber { fence: 1, counter });
@@ -107,7 +112,7 @@ impl Bed {
 
     /// An INVITE that rings at the callee, sent the way `stops`; both the INVITE as the caller wrote
     /// it and as the callee got it.
-    fn ring(&mut self, stops: &Stops<'_>) -> (String, String) {
+    pub(crate) fn ring(&mut self, stops: &Stops<'_>) -> (String, String) {
         self.send(1, stops, &self.caller.invite(1, None));
         let challenge = self.caller.expect("407");
         self.send(1, stops, &self.caller.ack(1, &challenge, None));
@@ -158,7 +163,7 @@ impl Bed {
         panic!("proxy {place} shows {:?}", self.oldest_stamp(place));
     }
 
-    fn stop(self) {
+    pub(crate) fn stop(self) {
         for (proxy, _) in self.proxies {
             proxy.stop();
         }

@@ -1,5 +1,6 @@
 //! The proxy with real sockets, and phones that speak to it directly.
 
+mod death;
 mod departure;
 mod handover;
 mod orphan;

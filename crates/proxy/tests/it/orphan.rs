@@ -42,11 +42,32 @@ fn the_cancel_and_the_ack_of_a_dead_proxys_call_reach_the_phone() {
     assert_eq!(branch(&cancel), branch(&invite));
     let routes = |text: &str| text.lines().filter(|it| it.starts_with("Route")).count();
     assert_eq!((routes(&cancel), routes(&invite)), (1, 1), "through the balancer of the INVITE");
+    assert_eq!(edge.expect("CANCEL"), cancel, "until it is answered");
+    edge.answer(&cancel, "200 OK");
     edge.answer(&cancel, "200 OK");
 
     caller.send(other, &caller.ack(2, &ringing, None));
     assert_eq!(branch(&edge.expect("ACK")), branch(&invite));
     second.stop();
+}
+
+/// The phone has never seen the INVITE: the caller would wait for its end in vain.
+#[test]
+fn a_cancel_of_what_died_with_its_proxy_ends_with_487() {
+    let mut edge = Phone::at("127.31.14.9:5060");
+    let mut caller = Phone::at("127.31.14.3:5060");
+    let (proxy, address) = start_with("127.31.14.1", binding_through(edge.address()), |_| {});
+    let invite = caller.invite(1, None);
+    caller.send(address, &caller.cancel(1));
+    let cancel = edge.expect("CANCEL");
+    caller.expect("200");
+    edge.answer(&cancel, "481 Call/Transaction Does Not Exist");
+    let ended = caller.expect("487");
+    assert!(ended.contains("CSeq: 1 INVITE\r\n"), "{ended}");
+    let via = |text: &str| text.lines().find(|line| line.starts_with("Via")).map(str::to_owned);
+    assert!(via(&ended).expect("a Via").starts_with(&via(&invite).expect("a Via")), "{ended}");
+    caller.send(address, &caller.ack(1, &ended, None));
+    proxy.stop();
 }
 
 /// Nobody is registered there, or somebody of another domain is meant.

@@ -73,7 +73,8 @@ impl Phone {
         self.answer_to(self.peer.expect("somebody asked"), request, status);
     }
 
-    pub(crate) fn answer_to(&self, peer: SocketAddr, request: &str, status: &str) {
+    /// The same, but the response goes to `to`.
+    pub(crate) fn answer_to(&self, to: SocketAddr, request: &str, status: &str) {
         let mut text = format!("SIP/2.0 {status}\r\n");
         for line in request.lines().skip(1).take_while(|line| !line.is_empty()) {
             let name = line.split(':').next().unwrap_or_default().to_ascii_lowercase();
@@ -91,7 +92,7 @@ impl Phone {
             }
         }
         let _ = write!(text, "Contact: <sip:bob@{}>\r\nContent-Length: 0\r\n\r\n", self.address());
-        self.send(peer, &text);
+        self.send(to, &text);
     }
 
     pub(crate) fn invite(&self, cseq: u32, credentials: Option<&str>) -> String {

@@ -79,26 +79,29 @@ impl<H> ResponseContext<H> {
         challenges
     }
 
-    /// The lower the better: 6xx, then the lowest class, then what says most about the request.
     fn rank(&self, outcome: &Outcome<H>) -> Option<(u16, u8)> {
-        let (status, is_local) = match outcome {
-            Outcome::Response { status, .. } => (*status, false),
-            Outcome::Local(status) => (*status, true),
-            Outcome::Nothing => return None,
-        };
-        let code = status.code();
-        let class = if is_global(status) { 0 } else { code / 100 };
-        let preference = match code {
-            // These help the client to ask again.
-            401 | 407 | 415 | 420 | 484 => 0,
-            // After a CANCEL this is what everybody waits for.
-            487 if self.is_cancelled => 1,
-            408 | 503 => 4,
-            _ if is_local => 3,
-            _ => 2,
-        };
-        Some((class, preference))
+        match outcome {
+            Outcome::Response { status, .. } => Some(rank(*status, false, self.is_cancelled)),
+            Outcome::Local(status) => Some(rank(*status, true, self.is_cancelled)),
+            Outcome::Nothing => None,
+        }
     }
+}
+
+/// The lower the better: 6xx, then the lowest class, then what says most about the request.
+pub(crate) fn rank(status: StatusCode, is_local: bool, is_cancelled: bool) -> (u16, u8) {
+    let code = status.code();
+    let class = if is_global(status) { 0 } else { code / 100 };
+    let preference = match code {
+        // These help the client to ask again.
+        401 | 407 | 415 | 420 | 484 => 0,
+        // After a CANCEL this is what everybody waits for.
+        487 if is_cancelled => 1,
+        408 | 503 => 4,
+        _ if is_local => 3,
+        _ => 2,
+    };
+    (class, preference)
 }
 
 fn is_challenge(status: StatusCode) -> bool {

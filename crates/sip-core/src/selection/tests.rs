@@ -274,3 +274,17 @@ fn the_integer_logarithm_is_monotone_and_true() {
         before = log;
     }
 }
+
+/// Who asks about one call only gets the same answer as from the table.
+#[test]
+fn the_owner_of_one_call_needs_no_table() {
+    let mut members = equal_members(7);
+    members[2].weight = 0;
+    let selection = Selection::new(ROWS, KEY, &members);
+    for number in 0..500 {
+        let call_id = call_id(number * 7_919);
+        let asked = Selection::owner_among(ROWS, KEY, &members, &call_id);
+        assert_eq!(asked, selection.owner(&call_id, |_| false), "{number}");
+    }
+    assert_eq!(Selection::owner_among(ROWS, KEY, &[], b"call"), None);
+}

@@ -35,13 +35,23 @@ pub(super) fn handle(
         Transport::Udp => is_members_address,
         _ => view.directory.has_ip(source.remote.ip()),
     };
-    if may_be_member {
+    // A proxy that another balancer has heard of and we have not yet.
+    let is_newcomer = || {
+        parse_ip(top.host()).is_some_and(|ip| {
+            let sent_by: SocketAddr = (ip, top.port().unwrap_or(5060)).into();
+            match source.transport {
+                Transport::Udp => sent_by == source.remote,
+                _ => ip == source.remote.ip(),
+            }
+        })
+    };
+    if may_be_member || is_newcomer() {
         match read_tier_via(view.ring, &top) {
             TierVia::Proxy(identity) => {
                 return from_member(view, message, source, &top, &identity, edits);
             }
             // Nothing but our proxy sends from exactly that address.
-            _ if source.transport == Transport::Udp => {
+            _ if is_members_address && source.transport == Transport::Udp => {
                 return Verdict::Drop(DropReason::MemberWithoutMac);
             }
             _ => {}

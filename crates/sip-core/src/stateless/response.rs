@@ -6,7 +6,8 @@ use sip_message::{Edits, Message, Transport, Via, parse_ip};
 
 use super::top_via::reopening_target;
 use super::{
-    BalancerView, DropReason, FLOW_FIELD, PATH_BYTES, Verdict, is_usable, owner, response_target,
+    BalancerView, DropReason, FLOW_FIELD, PATH_BYTES, SUSPECT_PARAM, Verdict, is_usable, owner,
+    response_target,
 };
 use crate::branch::{ProxyIdentity, TierVia, read_tier_via};
 use crate::flow_token::{Flow, write_path};
@@ -60,6 +61,9 @@ fn to_proxy(
             out.extend_from_slice(FLOW_FIELD);
             out.extend_from_slice(b": ");
             write_path(view.ring, source, view.me.internal, out);
+            if named.is_some() {
+                out.extend_from_slice(SUSPECT_PARAM);
+            }
             out.extend_from_slice(b"\r\n");
         });
     }

@@ -72,7 +72,8 @@ fn a_response_to_a_suspect_goes_to_it_and_to_its_heir() {
     fixture.suspect = vec![other];
     let (verdict, edited, _) = answer(&fixture, &sent_by, INCARNATION);
     assert_eq!(verdict, both(&fixture, other, Some(owner)));
-    assert!(edited.contains("X-SipCloud-Flow: <sip:"), "{edited}");
+    let flow = fixture.path(&client(), "127.0.10.1:5060");
+    assert!(edited.contains(&format!("X-SipCloud-Flow: {flow};suspect\r\n")), "{edited}");
 
     let at_owner = address_of(&fixture, owner).expect("a member").to_string();
     let second = {
