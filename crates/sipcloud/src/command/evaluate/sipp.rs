@@ -46,7 +46,9 @@ pub(super) struct Sipp {
     began_unix_ms: u64,
     /// Asked for last, calls per second.
     rate: Option<u32>,
-    is_stopped: bool,
+    stopped_at: Option<Instant>,
+    /// After it a call to which nothing came has failed.
+    patience: Duration,
     has_ended: bool,
     calls: Calls,
     failures: Vec<Failure>,
@@ -77,14 +79,14 @@ impl Sipp {
         let local = SocketAddr::new(experiment.address(31), PORT);
         let control_address = SocketAddr::new(local.ip(), CONTROL_PORT);
         let first = experiment.schedule.rate_at(Duration::ZERO).round().max(1.0);
-        let patience = 64 * experiment.t1.as_millis();
+        let patience = 64 * experiment.t1;
         let mut command = sipp();
         command
             .args(["-sf", &text(&scenario), "-inf", &text(&users), "-nr", "-nostdin"])
             .args(["-key", "domain", DOMAIN, "-key", "callee", CALLEE])
             .args(address(local))
             .args(["-r", &first.to_string(), "-l", CALLS_MAX])
-            .args(["-recv_timeout", &patience.to_string()])
+            .args(["-recv_timeout", &patience.as_millis().to_string()])
             .args(["-trace_stat", "-stf", &text(&statistics), "-fd", "1"])
             .args(["-trace_err", "-error_file", &text(&file("sipp-errors.log"))])
             .arg(experiment.balancer().to_string());
@@ -99,7 +101,8 @@ impl Sipp {
             began: clock::now(),
             began_unix_ms: clock::unix_millis(),
             rate: Some(first as u32),
-            is_stopped: false,
+            stopped_at: None,
+            patience,
             has_ended: false,
             calls: Calls::default(),
             failures: Vec::new(),
@@ -128,7 +131,7 @@ impl Sipp {
     }
 
     pub(super) fn is_stopped(&self) -> bool {
-        self.is_stopped
+        self.stopped_at.is_some()
     }
 
     pub(super) fn kill(&mut self) {
@@ -137,7 +140,7 @@ impl Sipp {
 
     /// SIPp ends when its last call has.
     pub(super) fn stop(&mut self) {
-        self.is_stopped = true;
+        self.stopped_at.get_or_insert_with(clock::now);
         self.order("q");
     }
 
@@ -151,9 +154,12 @@ impl Sipp {
             return;
         }
         let elapsed = now.saturating_duration_since(self.began);
-        if self.is_stopped {
-            // The first one may not have been heard.
-            self.order("q");
+        if let Some(stopped_at) = self.stopped_at {
+            // The first one may not have been heard. A second one ends all calls: not before each
+            // has had its time to fail.
+            if now.saturating_duration_since(stopped_at) > self.patience {
+                self.order("q");
+            }
         } else if elapsed >= self.schedule.duration() {
             self.stop();
         } else {
