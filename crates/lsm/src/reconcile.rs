@@ -153,6 +153,7 @@ impl Manager {
         self.rounds_total += 1;
         let observed = self.observe(kind).await;
         let Some(snapshot) = observed else {
+            self.report_standing();
             self.shared.sync_journal();
             return Pace::Poll;
         };
@@ -165,6 +166,7 @@ impl Manager {
                 "fence {fence} is too low: nodes obey {obeyed}; a higher one is asked for"
             ));
             self.seams.leadership.saw_fence(obeyed);
+            self.report_standing();
             return Pace::Poll;
         }
         let now_ms = self.seams.clock.unix_ms();

@@ -226,6 +226,7 @@ async fn play(fate: Fate, at: usize) -> bool {
     let mut round = 0;
     while round < ROUNDS {
         if !is_struck && round == QUIET {
+            std::fs::remove_dir_all(&folder).expect("removed");
             return false;
         }
         world.pass_time(load(round)).await;
