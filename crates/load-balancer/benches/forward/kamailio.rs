@@ -1,0 +1,92 @@
+//! Kamailio as a stateless balancer, at its best: one UDP worker per socket and core, no TCP, no logs,
+//! the dispatcher's hash of the Call-ID (its algorithm 0), nothing else but Max-Forwards.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use crate::{FORWARDER, PROXY};
+
+/// UDP workers: as many as the balancer has threads.
+const WORKERS: u32 = 1;
+
+/// What it says of itself; `None` if it is not installed.
+pub(crate) fn version() -> Option<String> {
+    let output = Command::new("kamailio").arg("-v").output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().next().map(|line| line.trim_start_matches("version: ").to_owned())
+}
+
+/// A running one.
+pub(crate) struct Kamailio {
+    child: Child,
+    folder: PathBuf,
+}
+
+impl Kamailio {
+    pub(crate) fn start() -> Self {
+        let folder = std::env::temp_dir().join(format!("forward-bench-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder for its configuration");
+        let configuration = folder.join("balancer.cfg");
+        let list = folder.join("dispatcher.list");
+        fs::write(&list, format!("1 sip:{PROXY}\n")).expect("written");
+        let list = list.display();
+        let text = format!(
+            r#"#!KAMAILIO
+debug=-3
+log_stderror=yes
+fork=yes
+children={WORKERS}
+disable_tcp=yes
+auto_aliases=no
+dns=off
+rev_dns=off
+listen=udp:{FORWARDER}
+loadmodule "sl.so"
+loadmodule "maxfwd.so"
+loadmodule "dispatcher.so"
+modparam("dispatcher", "list_file", "{list}")
+request_route {{
+    if (!mf_process_maxfwd_header("70")) {{
+        sl_send_reply("483", "Too Many Hops");
+        exit;
+    }}
+    if (!ds_select_dst("1", "0")) {{
+        sl_send_reply("503", "No Proxy");
+        exit;
+    }}
+    forward();
+}}
+"#
+        );
+        fs::write(&configuration, text).expect("written");
+        let child = Command::new("kamailio")
+            .arg("-f")
+            .arg(&configuration)
+            .args(["-DD", "-E", "-m", "64", "-M", "8", "-w"])
+            .arg(&folder)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it starts");
+        Self { child, folder }
+    }
+
+    /// Itself and its children.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        let own = self.child.id();
+        let path = format!("/proc/{own}/task/{own}/children");
+        let children = fs::read_to_string(path).unwrap_or_default();
+        let children = children.split_whitespace().filter_map(|word| word.parse().ok());
+        children.chain([own]).collect()
+    }
+}
+
+impl Drop for Kamailio {
+    fn drop(&mut self) {
+        // It ends its children when told to end; a kill would leave them.
+        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
