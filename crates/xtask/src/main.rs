@@ -1,5 +1,6 @@
 //! `cargo xtask`: what the repository does to itself: its checks, and tools that only developers need.
 
+mod bench;
 mod ci;
 mod house;
 mod tidy;
@@ -38,12 +39,44 @@ enum Task {
         #[arg(long, default_value_t = 400)]
         wait_ms: u64,
     },
+    /// Measures our elements beside Kamailio and a bare forwarder, in turns, in one run.
+    Bench {
+        /// Calls per second, in turn.
+        #[arg(long, value_delimiter = ',', default_value = "100,200,300")]
+        rates: Vec<u32>,
+        /// Rounds per rate and element; one more warms up.
+        #[arg(long, default_value_t = 5)]
+        rounds: u32,
+        /// Seconds of calls per round.
+        #[arg(long, default_value_t = 10)]
+        seconds: u32,
+        /// Workers of each proxy, in turn.
+        #[arg(long, value_delimiter = ',', default_value = "1,2")]
+        workers: Vec<u16>,
+        /// Leave the database out.
+        #[arg(long)]
+        no_cassandra: bool,
+        /// One part alone.
+        #[arg(long)]
+        only: Option<bench::Part>,
+        /// One rate, two rounds, one worker, no database: within five minutes.
+        #[arg(long)]
+        quick: bool,
+        /// Put the tables into docs/performance.md.
+        #[arg(long)]
+        write: bool,
+    },
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Ci => ci::run(),
         Task::Tidy => tidy::run(),
+        Task::Bench { rates, rounds, seconds, workers, no_cassandra, only, quick, write } => {
+            let with_cassandra = !no_cassandra;
+            let plan = bench::Plan { rates, rounds, seconds, workers, with_cassandra, only, write };
+            bench::run(&if quick { plan.quick() } else { plan })
+        }
         Task::Torture { directory, address, from, wait_ms } => {
             torture::run(&torture::Plan { directory, address, from, wait_ms })
         }

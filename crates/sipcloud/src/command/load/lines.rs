@@ -129,9 +129,10 @@ fn latency(latency: &Latency) -> Value {
     if latency.count() == 0 {
         return Value::Null;
     }
-    let [p50, p95, p99] =
-        [50.0, 95.0, 99.0].map(|percent| latency.percentile(percent).as_secs_f64() * 1_000.0);
-    json!({ "p50": p50, "p95": p95, "p99": p99, "max": latency.max().as_secs_f64() * 1_000.0 })
+    let [p50, p95, p99, p999] =
+        [50.0, 95.0, 99.0, 99.9].map(|percent| latency.percentile(percent).as_secs_f64() * 1_000.0);
+    let max = latency.max().as_secs_f64() * 1_000.0;
+    json!({ "p50": p50, "p95": p95, "p99": p99, "p999": p999, "max": max })
 }
 
 fn own_losses(own: &OwnLosses) -> Value {
