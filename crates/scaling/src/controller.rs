@@ -284,7 +284,9 @@ impl<'a> Step<'a> {
     /// Machines asked for within the launch interval: remembered, or still listed.
     fn launched(&self, tier: Tier) -> u32 {
         let interval_ms = millis(self.input(tier).policy.launch_interval);
-        let is_recent = |at_ms: u64| self.view.now_ms.saturating_sub(at_ms) < interval_ms;
+        let now_ms = self.view.now_ms;
+        // What was made in the future was made before the clock jumped back: no evidence.
+        let is_recent = |at_ms: u64| at_ms <= now_ms && now_ms - at_ms < interval_ms;
         let launches = self.memory.launches_ms.iter();
         let remembered = launches.filter(|(of, at_ms)| *of == tier && is_recent(*at_ms)).count();
         let listed = self.of_tier(tier).filter(|one| is_recent(one.created_at_ms)).count();

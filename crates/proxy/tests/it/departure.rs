@@ -208,10 +208,10 @@ fn a_call_is_cancelled_through_another_balancer() {
 /// what still names that balancer, and for how long.
 #[test]
 fn bindings_through_a_leaving_balancer_are_short_and_told() {
-    let balancers = [Phone::at("127.31.14.8:5060"), Phone::at("127.31.14.9:5060")];
-    let phone = Phone::at("127.31.14.3:5060");
+    let balancers = [Phone::at("127.31.24.8:5060"), Phone::at("127.31.24.9:5060")];
+    let phone = Phone::at("127.31.24.3:5060");
     let binding = binding_through(balancers[0].address());
-    let (proxy, address) = start_with("127.31.14.1", binding, |_| {});
+    let (proxy, address) = start_with("127.31.24.1", binding, |_| {});
     let addresses = [balancers[0].address(), balancers[1].address()];
     tell(&proxy, address, &addresses, &[2]);
     let instance = InstanceId::balancer(2);
