@@ -363,8 +363,16 @@ impl<'a> Step<'a> {
                 Some(InstanceState::Booting | InstanceState::Configuring)
             )
         };
-        let latest = self.of_tier(tier).filter(is_starting).max_by_key(|one| one.instance.slot);
+        let starting = self.of_tier(tier).filter(is_starting).filter(|one| self.is_new(one));
+        let latest = starting.max_by_key(|one| one.instance.slot);
         latest.map(|one| self.terminate(one, Cause::NotNeeded)).is_some()
+    }
+
+    /// Whether an instance that has not served yet, as far as this manager knows, has not. One that
+    /// an earlier manager made may serve, and be silent just now.
+    fn is_new(&self, one: &Observed) -> bool {
+        let is_heard = one.node.known().or(one.last.as_ref()).is_some();
+        (is_heard || self.has_no_table(one)) && !self.is_owner(one.instance)
     }
 
     fn retire_one(&mut self, tier: Tier) -> bool {
@@ -393,7 +401,7 @@ impl<'a> Step<'a> {
                 continue;
             }
             match self.state(instance) {
-                Some(InstanceState::Booting | InstanceState::Configuring) => {
+                Some(InstanceState::Booting | InstanceState::Configuring) if self.is_new(one) => {
                     self.terminate(one, Cause::NotNeeded);
                 }
                 Some(InstanceState::InService | InstanceState::Ready) => {
