@@ -44,7 +44,8 @@ fn strike(network: u8, signal: &str) -> (Report, String) {
     let metrics = wait_until_one_is_skipped(&cloud);
     let report = running.join().expect("the callers");
     println!("{report}");
-    cloud.wait("a replacement", PATIENCE, |fleet| {
+    // The manager gives a process that is silent, and not dead, two dozen polls.
+    cloud.wait("a replacement", 4 * PATIENCE, |fleet| {
         let now = instances(fleet, Tier::Proxy);
         now.iter().all(|it| it.pid != Some(victim)) && tier(fleet, Tier::Proxy).in_service == 2
     });
@@ -138,7 +139,8 @@ fn no_call_of_a_stream_client_is_lost_with_a_proxy() {
             bob.hang_up(&mut theirs, at, &mut alice);
         }
     }
-    cloud.wait("a replacement", PATIENCE, |fleet| {
+    // The manager gives a process that is silent, and not dead, two dozen polls.
+    cloud.wait("a replacement", 4 * PATIENCE, |fleet| {
         let now = instances(fleet, Tier::Proxy);
         now.iter().all(|it| it.pid != Some(victim)) && tier(fleet, Tier::Proxy).in_service == 2
     });

@@ -30,7 +30,9 @@ fn kill_leader(cloud: &Cloud<'_>, fleet: &FleetStatus) {
 #[test]
 fn a_standby_finishes_what_a_killed_leader_began() {
     let data = Data::claim(162).with_users(&CALLERS);
-    let cloud = data.up("--managers 2 --proxies 1..3 --capacity 25", QUICK);
+    // A boot that lasts long enough to be caught in it.
+    let config = format!("{QUICK}local.boot_time_ms = 2000\n");
+    let cloud = data.up("--managers 2 --proxies 1..3 --capacity 25", &config);
     let _callees = load::direct_callees(&cloud);
     let schedule = "8@2s,8..60@4s,60@14s,60..8@2s,8@25s";
     let plan = load::figure_4(&cloud, vec![cloud.balancer(1)], &["trunk"], schedule);
