@@ -85,6 +85,10 @@ impl Drop for Kamailio {
 
 /// Digest for INVITE and BYE, passwords in a hash table, bindings in memory.
 fn text(workers: u16) -> String {
+    settings(workers) + &routes()
+}
+
+fn settings(workers: u16) -> String {
     format!(
         r#"#!KAMAILIO
 debug=-3
@@ -112,7 +116,13 @@ loadmodule "htable.so"
 modparam("usrloc", "db_mode", 0)
 modparam("htable", "htable", "passwords=>size=8;")
 modparam("rr", "enable_full_lr", 0)
+"#
+    )
+}
 
+fn routes() -> String {
+    format!(
+        r#"
 event_route[htable:mod-init] {{
     $sht(passwords=>alice) = "{PASSWORD}";
 }}
