@@ -24,6 +24,9 @@ pub(super) const LATECOMER: &str = "drill-late";
 /// Callees, and of how many parts of the longest ringing each one's is.
 const CALLEES: [(&str, u32); 4] =
     [("drill-twentieth", 20), ("drill-quarter", 4), ("drill-half", 2), ("drill-whole", 1)];
+/// The shortest that is granted, as phones behind a translator ask for: a balancer that leaves waits
+/// until its phones have come to another one.
+const CALLEES_EXPIRE: Duration = Duration::from_secs(60);
 /// How long the callees may take to register.
 const REGISTER_PATIENCE: Duration = Duration::from_secs(20);
 /// On top of the longest call, for its repetitions.
@@ -74,6 +77,7 @@ impl Traffic {
             users: CALLEES.iter().map(|(name, _)| guests.credentials(name)).collect(),
             registration: Some(Registration {
                 service: service.clone(),
+                expires: CALLEES_EXPIRE,
                 ..Registration::at(balancers.clone())
             }),
             rings: rings.collect(),
