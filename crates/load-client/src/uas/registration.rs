@@ -93,6 +93,7 @@ impl Registrar {
         {
             self.alarms.pop();
             if self.users.get(number).is_some_and(|user| user.alarm == Some(at)) {
+                self.follow_the_name(now, number);
                 self.register(now, number, "", layer, out);
             }
         }
@@ -226,6 +227,15 @@ impl Registrar {
         if let Some(user) = self.users.get_mut(number) {
             user.alarm = Some(at);
             self.alarms.push(Reverse((at, number)));
+        }
+    }
+
+    /// A target that the name leads to no more is not gone back to: it may be leaving, and answers
+    /// until its last phone has gone.
+    fn follow_the_name(&mut self, now: Instant, number: usize) {
+        let Some(user) = self.users.get_mut(number) else { return };
+        if user.target.is_some_and(|target| !self.destinations.includes(target)) {
+            user.target = self.destinations.choose(now, number, &[]);
         }
     }
 
