@@ -30,7 +30,7 @@ const TALK_MAX: Duration = Duration::from_secs(3_600);
 pub(super) struct Calls {
     options: UasOptions,
     transport: Transport,
-    /// Makes our tags and nonces differ from those of other runs.
+    /// Makes our tags differ from those of other runs.
     run: String,
     tags: u64,
     calls: HashMap<Bytes, Call>,
@@ -345,7 +345,8 @@ impl Calls {
         let Some(realm) = &self.options.challenge else {
             return true;
         };
-        let nonce = format!("nonce-{}", self.run);
+        // All callees of this process take it, as all proxies of a service do: a call may fail over.
+        let nonce = format!("nonce-{:x}", std::process::id());
         let method = asked.request.method().map_or(&b""[..], |method| method.as_bytes());
         let method = String::from_utf8_lossy(method);
         if is_authorised(asked.request, &method, realm, &nonce, &self.options.users) {
