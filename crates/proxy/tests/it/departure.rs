@@ -8,22 +8,18 @@ use fleet::{
 };
 use node_api::wire::{LeavingBalancer, NodeStatus};
 use proxy::Running;
-use sip_core::branch::{BalancerBranch, BalancerVia, write_balancer_via};
-use sip_core::flow_token::{Flow, read_path, write_path};
+use sip_core::flow_token::{read_path, write_path};
 use sip_core::mac::KeyRing;
-use sip_message::{Framing, Index, Transport};
+use sip_message::{Framing, Index};
 use store::Binding;
 
+use super::balancer::{flow_from, via_line};
 use super::phone::Phone;
 use super::transport::binding_through;
 use super::{direct_binding, keys, start_with};
 
 fn ring() -> KeyRing {
     KeyRing::new(&keys()).expect("sound keys")
-}
-
-fn flow_from(remote: SocketAddr) -> Flow {
-    Flow { listener: 0, transport: Transport::Udp, remote, connection: None }
 }
 
 /// The Path of a phone at `remote` that registered through `balancer`.
@@ -63,24 +59,7 @@ fn brought(balancer: &Phone, client: &Phone, text: &str) -> String {
     let mut index = Index::new();
     let message = sip_message::parse(text.as_bytes(), &mut index, Framing::Datagram);
     let message = message.unwrap_or_else(|malformed| panic!("{}: {text}", malformed.error));
-    let top = message.top_via().expect("a Via");
-    let flow = flow_from(client.address());
-    let via = BalancerVia {
-        transport: Transport::Udp,
-        sent_by: balancer.address(),
-        key_id: None,
-        branch: BalancerBranch {
-            received_branch: top.branch().expect("a branch"),
-            received_sent_by: Some(top.sent_by()),
-            call_id: message.call_id(),
-            from_tag: message.from_tag().expect("a tag"),
-            cseq: message.cseq().number,
-        },
-        flow: &flow,
-        answered_to_source: false,
-    };
-    let mut line = Vec::new();
-    write_balancer_via(&ring(), &via, &mut line);
+    let line = via_line(&ring(), balancer.address(), client.address(), &message);
     let line = String::from_utf8(line).expect("text");
     text.replacen("\r\n", &format!("\r\n{line}"), 1)
 }

@@ -8,12 +8,11 @@ use fleet::{
     WEIGHT_NORMAL,
 };
 use proxy::Running;
-use sip_core::branch::{BalancerBranch, BalancerVia, write_balancer_via};
-use sip_core::flow_token::Flow;
 use sip_core::handover::Way;
 use sip_core::mac::KeyRing;
-use sip_message::{Framing, Index, Transport};
+use sip_message::{Framing, Index};
 
+use crate::balancer::via_line;
 use crate::phone::Phone;
 
 /// Proxies at 127.31.`net`.1 and up, a callee and a caller who is its own balancer.
@@ -82,29 +81,8 @@ impl Bed {
         let mut index = Index::new();
         let message = sip_message::parse(text.as_bytes(), &mut index, Framing::Datagram)
             .unwrap_or_else(|malformed| panic!("{}: {text}", malformed.error));
-        let top = message.top_via().expect("a Via");
-        let flow = Flow {
-            listener: 0,
-            transport: Transport::Udp,
-            remote: self.caller.address(),
-            connection: None,
-        };
-        let via = BalancerVia {
-            transport: Transport::Udp,
-            sent_by: self.caller.address(),
-            key_id: None,
-            branch: BalancerBranch {
-                received_branch: top.branch().expect("a branch"),
-                received_sent_by: Some(top.sent_by()),
-                call_id: message.call_id(),
-                from_tag: message.from_tag().expect("a tag"),
-                cseq: message.cseq().number,
-            },
-            flow: &flow,
-            answered_to_source: false,
-        };
-        let mut lines = Vec::new();
-        write_balancer_via(&self.ring, &via, &mut lines);
+        let client = self.caller.address();
+        let mut lines = via_line(&self.ring, client, client, &message);
         way.write(&self.ring, message.call_id(), &mut lines);
         let lines = String::from_utf8(lines).expect("text");
         self.caller.send(way.first(), &text.replacen("\r\n", &format!("\r\n{lines}"), 1));

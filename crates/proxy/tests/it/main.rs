@@ -1,5 +1,6 @@
 //! The proxy with real sockets, and phones that speak to it directly.
 
+mod balancer;
 mod death;
 mod departure;
 mod handover;
