@@ -16,7 +16,8 @@ pub struct Change {
     pub threshold_cps: Option<f64>,
     /// From the plan's passing of the threshold to the decision, seconds of the experiment.
     pub waited_s: Option<f64>,
-    /// From the decision to the first sample with that many proxies in service.
+    /// From the decision to the first sample with that many proxies in service; `None` if it was
+    /// taken back before.
     pub took_s: Option<f64>,
 }
 
@@ -138,8 +139,12 @@ fn took(run: &Run, decision: &Decision) -> Option<f64> {
         true => in_service >= decision.desired,
         false => in_service <= decision.desired,
     };
-    let moment =
-        run.moments.iter().find(|it| it.at_s > decision.at_s && is_there(it.in_service))?;
+    let takes_back =
+        |it: &&Decision| it.at_s > decision.at_s && it.is_launch() != decision.is_launch();
+    let taken_back_s = run.decisions.iter().find(takes_back).map_or(f64::INFINITY, |it| it.at_s);
+    let mut meanwhile =
+        run.moments.iter().filter(|it| it.at_s > decision.at_s && it.at_s <= taken_back_s);
+    let moment = meanwhile.find(|it| is_there(it.in_service))?;
     Some(run.seconds(moment.at_s - decision.at_s))
 }
 

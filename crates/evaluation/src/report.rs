@@ -154,7 +154,8 @@ fn decisions(out: &mut String, run: &Run, findings: &Findings) {
     line(
         out,
         "\n*Beyond it for*: how long the plan had asked for more (less, for a removal) than the threshold \
-         when the manager decided. *In effect*: in the table, or out of it.\n",
+         when the manager decided. *In effect*: in the table, or out of it; – if it was \
+         taken back before, or the run ended.\n",
     );
 }
 

@@ -49,6 +49,17 @@ fn the_wait_for_a_decision_is_counted_from_the_plan() {
 }
 
 #[test]
+fn a_launch_that_is_taken_back_never_took_effect() {
+    let mut run = run_of_a_test();
+    let launch = run.decisions[0].clone();
+    let at_s = launch.at_s + 1.0;
+    run.decisions.insert(1, Decision { at_s, before: 2, desired: 1, ..launch });
+    let took: Vec<bool> =
+        Findings::of(&run).changes.iter().map(|it| it.took_s.is_some()).take(3).collect();
+    assert_eq!(took, [false, true, true], "the second left one in service at once");
+}
+
+#[test]
 fn capacity_goes_in_steps_and_cpu_is_the_line_that_it_was_made_with() {
     let findings = Findings::of(&run_of_a_test());
     let steps: Vec<u32> = findings.steps.iter().map(|step| step.proxies).collect();

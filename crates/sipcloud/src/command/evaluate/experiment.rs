@@ -25,8 +25,9 @@ use crate::files;
 pub(super) const DOMAIN: &str = "evaluation.test";
 pub(super) const CALLER: &str = "caller";
 pub(super) const CALLEE: &str = "callee";
-/// The most proxies of the paper's run.
+/// The most proxies of the paper's run, and of one whose policy leaves more room in each.
 const PROXIES_MAX: u32 = 4;
+const PROXIES_MAX_BY_DEFAULT: u32 = 8;
 /// The paper's polls.
 const POLL: Duration = Duration::from_secs(3);
 /// Below this a busy machine would not answer in time.
@@ -138,7 +139,7 @@ impl Experiment {
             ("T1", format!("{} ms", config.timers.t1_ms)),
             ("boot of a machine", format!("{} ms of the clock", config.local.boot_time_ms)),
             ("balancers", "1".to_owned()),
-            ("proxies", format!("1 to {PROXIES_MAX}")),
+            ("proxies", format!("1 to {}", config.proxies.instances_max)),
         ];
         rows.map(|(what, value)| (what.to_owned(), value)).to_vec()
     }
@@ -261,12 +262,14 @@ fn configuration(arguments: &Evaluate) -> Config {
     config.manager.poll_timeout_ms =
         config.manager.poll_interval_ms.clamp(POLL_TIMEOUT_MIN_MS, 1_000);
     config.manager.launch_interval_s = (config.manager.launch_interval_s as f64 / scale) as u64;
+    config.proxies.instances_max = PROXIES_MAX_BY_DEFAULT;
     if arguments.policy == PolicyFlag::Paper {
         config.manager.policy = PolicyChoice::Paper;
         (config.manager.up_percent, config.manager.up_polls) = (85, 5);
+        config.proxies.instances_max = PROXIES_MAX;
     }
     (config.balancers.instances_min, config.balancers.instances_max) = (1, 1);
-    (config.proxies.instances_min, config.proxies.instances_max) = (1, PROXIES_MAX);
+    config.proxies.instances_min = 1;
     config.proxies.capacity_cps = arguments.capacity;
     config.store.kind = arguments.store.kind();
     // Tables of its own: a cluster may serve others.
