@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use fleet::StaleGeneration;
 use parking_lot::Mutex;
-use sip_core::flow_token::Flow;
+use sip_core::flow_token::{Flow, StreamId};
 use sip_core::mac::{KeyRing, KeyRingError};
 use sip_core::stateless::BalancerIdentity;
 use sip_message::Transport;
@@ -130,13 +130,14 @@ pub fn start(config: Config) -> io::Result<Running> {
         let is_same_port = config.advertised.port() == 0;
         *first = if is_same_port { internal } else { config.advertised };
     }
+    let connections = StreamId::incarnation_of(config.instance, config.incarnation);
     let prober = Poller::new()?;
     let shared = Arc::new(Shared {
         tables: Tables::new(ring.selection_key()),
         watch: Watch::new(prober.waker()),
         ledger: Mutex::new(Ledger::new(config.timing, config.kept_bytes_max)),
         ring,
-        me: BalancerIdentity { instance: config.instance, internal, listeners },
+        me: BalancerIdentity { instance: config.instance, connections, internal, listeners },
         service_names: config.service_names.iter().map(|name| name.to_lowercase()).collect(),
         internal_mtu_bytes: config.internal_mtu_bytes,
         is_draining: AtomicBool::new(false),
@@ -149,7 +150,7 @@ pub fn start(config: Config) -> io::Result<Running> {
     let options = StreamOptions {
         listen: addresses.clone(),
         local_ip: Some(internal.ip()),
-        incarnation: config.incarnation.0,
+        incarnation: connections,
         limits: config.stream_limits,
     };
     let streams = Streams::start(options, first_waker)?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use sip_core::branch::{TierVia, read_tier_via};
 use sip_core::capabilities::{self, OwnRequest};
 use sip_core::digest::{Presented, Staleness, Verification};
-use sip_core::flow_token::{self, Reach};
+use sip_core::flow_token::{self, Reach, StreamId};
 use sip_core::identity::{self, Demand, Verdict};
 use sip_core::reject::Reject;
 use sip_core::route::{self, Addressee, Routed};
@@ -47,7 +47,10 @@ impl Worker {
             self.world.counters.repeats.add(1);
             return self.answer_repetition(id, &request, &arrival);
         }
-        if self.join(&request, &arrival, key) || self.hand_on(&request, &arrival, Unmatched::New) {
+        if self.join(&request, &arrival, key) {
+            return;
+        }
+        if !self.is_withheld(&view, &arrival) && self.hand_on(&request, &arrival, Unmatched::New) {
             return;
         }
         if self.is_over(&view, &arrival) {
@@ -248,6 +251,7 @@ impl Worker {
             (Stage::Refreshing { branch }, Stored::Bindings(rows)) => {
                 self.refresh(id, branch, &rows);
             }
+            (Stage::Seeking { of }, Stored::Bindings(rows)) => self.phone_found(id, of, &rows),
             (stage, _) => {
                 // The driver answered another question than was asked.
                 let error = StoreError::Corrupt { row: format!("answer in stage {stage:?}") };
@@ -261,6 +265,7 @@ impl Worker {
         tracing::warn!(%error, "store query failed");
         match stage {
             Stage::Refreshing { branch } => self.refresh(id, *branch, &[]),
+            Stage::Seeking { of } => self.phone_found(id, *of, &[]),
             _ => self.refuse(id, &Reject::StoreUnavailable(error)),
         }
     }
@@ -422,6 +427,19 @@ impl Worker {
         target::of_dialog(request, routed, dialog, path)
     }
 
+    /// Whether this is a connection of an earlier life of its balancer. A request hears of it by a 430,
+    /// an ACK hears nothing.
+    fn is_gone(&self, reach: &Reach) -> bool {
+        let Reach::Flow { balancer, flow } = reach else { return false };
+        let Some(connection) = flow.connection else { return false };
+        let member = self.world.membership.as_deref().and_then(|known| known.balancer(*balancer));
+        member.is_none_or(|it| {
+            // Balancers of an older build have named their connections by their start alone.
+            let names = [StreamId::incarnation_of(it.instance, it.incarnation), it.incarnation.0];
+            !names.contains(&connection.incarnation)
+        })
+    }
+
     /// An ACK: for a refusal of ours, for a response of a transaction, or on its way to the callee.
     fn handle_ack(&mut self, request: &OwnedMessage, arrival: Arrival) {
         let view = request.view();
@@ -454,7 +472,13 @@ impl Worker {
         }
         let targets = self.targets_in_dialog(&view, &routed);
         match targets {
-            Ok(targets) => self.pass_on(request, arrival, targets),
+            Ok(targets) => {
+                let is_gone = routed
+                    .dialog
+                    .as_ref()
+                    .is_some_and(|it| self.is_gone(&it.receiving_side().reach));
+                self.pass_on(request, &arrival, targets, is_gone);
+            }
             Err(reject) => {
                 tracing::debug!(call_id = %view.call_id().escape_ascii(), %reject, "ack dropped");
                 self.world.counters.drop_unmatched_ack.add(1);

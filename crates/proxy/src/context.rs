@@ -13,6 +13,7 @@ use sip_transaction::{ClientId, ServerId};
 use store::{Aor, BindingId, Ticket};
 
 use crate::arrival::Arrival;
+use crate::cancel::BranchId;
 
 /// Names one context; never names a later one in the same place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,7 +40,7 @@ impl ContextId {
 pub(crate) struct Context {
     pub(crate) request: OwnedMessage,
     pub(crate) arrival: Arrival,
-    /// `None` for an ACK, which has no transaction, and for a CANCEL whose INVITE is nowhere.
+    /// `None` for what [`Self::without_transaction`] is for.
     pub(crate) server: Option<ServerId>,
     pub(crate) stage: Stage,
     /// Who the credentials say that the sender is.
@@ -58,6 +59,23 @@ pub(crate) struct Context {
 }
 
 impl Context {
+    /// Of an ACK, a CANCEL whose INVITE is nowhere, or a question of our own about a request.
+    pub(crate) fn without_transaction(request: &OwnedMessage, arrival: &Arrival) -> Self {
+        Self {
+            request: request.clone(),
+            arrival: arrival.clone(),
+            server: None,
+            stage: Stage::Accepted,
+            identity: None,
+            queries: 0,
+            is_cancelled: false,
+            is_trying: false,
+            joined: Vec::new(),
+            fork: None,
+            alarm: None,
+        }
+    }
+
     /// Whether a query is under way.
     pub(crate) fn is_waiting_for_store(&self) -> bool {
         !matches!(self.stage, Stage::Accepted | Stage::Forwarding)
@@ -84,6 +102,8 @@ pub(crate) enum Stage {
     Forwarding,
     /// The present bindings of a dialog's side whose flow is gone, for this branch.
     Refreshing { branch: usize },
+    /// The present bindings of the phone that the CANCEL of this branch did not reach.
+    Seeking { of: BranchId },
 }
 
 /// The branches of a request and what becomes of their responses.
@@ -107,6 +127,8 @@ impl Fork {
 #[derive(Debug, Default)]
 pub(crate) struct Branch {
     pub(crate) client: Option<ClientId>,
+    /// Its CANCEL found that the flow of its INVITE is gone.
+    pub(crate) is_moved: bool,
 }
 
 /// Every context of a worker.

@@ -288,52 +288,38 @@ impl Worker {
         Bytes::from(out)
     }
 
-    /// An ACK goes on without a transaction.
-    pub(crate) fn pass_on(&mut self, request: &OwnedMessage, arrival: Arrival, targets: TargetSet) {
+    /// An ACK goes on without a transaction; with `is_gone` to where its phone is registered now.
+    pub(crate) fn pass_on(
+        &mut self,
+        request: &OwnedMessage,
+        arrival: &Arrival,
+        targets: TargetSet,
+        is_gone: bool,
+    ) {
         let now = self.now;
         let mut actions = Vec::new();
         let timers = self.context_timers();
         let responses =
             ResponseContext::start(ContextKind::NonInvite, &targets, timers, now, &mut actions);
         let id = self.contexts.insert(Context {
-            request: request.clone(),
-            arrival,
-            server: None,
             stage: Stage::Forwarding,
-            identity: None,
-            queries: 0,
-            is_cancelled: false,
-            is_trying: false,
-            joined: Vec::new(),
             fork: Some(Fork { targets, responses, branches: Vec::new() }),
-            alarm: None,
+            ..Context::without_transaction(request, arrival)
         });
+        if is_gone {
+            self.ask_for_refresh(id, 0);
+        } else {
+            self.start_ack(id, 0);
+        }
+    }
+
+    fn start_ack(&mut self, id: ContextId, branch: usize) {
         let waiting = self.resolving.len();
-        if self.start_branch(id, 0).is_err() {
+        if self.start_branch(id, branch).is_err() {
             self.world.counters.drop_unreachable.add(1);
         }
         if self.resolving.len() == waiting {
             self.forget(id);
-        }
-    }
-
-    fn cancel_branch(&mut self, id: ContextId, branch: usize) {
-        let Some(client) = self.contexts.get(id).and_then(|it| it.client(branch)) else { return };
-        let Some(request) = self.layer.client_request(client).cloned() else { return };
-        let Some(way) = self.layer.client_destination(client).copied() else { return };
-        let mut index = Index::new();
-        let framing = sip_message::Framing::Datagram;
-        let Ok(invite) = sip_message::parse(&request, &mut index, framing) else { return };
-        let mut cancel = Vec::with_capacity(512);
-        sip_message::write_cancel(&invite, &mut cancel);
-        let cancel = Bytes::from(cancel);
-        let Some(key) = self.key_of_copy(&cancel) else { return };
-        let (now, reliability) = (self.now, way.reliability());
-        let kind = Kind::NonInvite;
-        // Its responses matter to nobody: the INVITE's own final response ends the branch.
-        if self.layer.client_new(now, key, kind, cancel, way, reliability, &mut self.wire).is_err()
-        {
-            self.world.counters.drop_table_full.add(1);
         }
     }
 
@@ -368,6 +354,9 @@ impl Worker {
                 fork.targets.targets.push(target);
                 fork.targets.targets.len() - 1
             });
+        if context.server.is_none() {
+            return self.start_ack(id, replacement.unwrap_or(branch));
+        }
         let mut actions = Vec::new();
         fork.responses.handle_refreshed(now, branch, replacement, &mut actions);
         self.perform(id, actions);
@@ -414,7 +403,7 @@ impl Context {
         self.fork.as_ref()?.targets.targets.get(branch)
     }
 
-    fn client(&self, branch: usize) -> Option<sip_transaction::ClientId> {
+    pub(crate) fn client(&self, branch: usize) -> Option<sip_transaction::ClientId> {
         self.fork.as_ref()?.branches.get(branch)?.client
     }
 }

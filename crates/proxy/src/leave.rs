@@ -190,3 +190,25 @@ impl Sink<Way> for Wire {
         self.events.push_back(event);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A message to a balancer goes by TCP or UDP as its length asks, the next one by the other: only
+    /// the timers of an unreliable transport repeat what a member loses.
+    #[test]
+    fn transactions_through_a_balancer_repeat_whatever_carries_them() {
+        let address = SocketAddr::from(([192, 0, 2, 1], 5060));
+        let peer = |transport| Way::Peer { address, transport };
+        let connection = ConnectionId { number: 1, incarnation: 1 };
+        for (way, expected) in [
+            (Way::Tier(address), Reliability::Unreliable),
+            (peer(Transport::Udp), Reliability::Unreliable),
+            (peer(Transport::Tcp), Reliability::Reliable),
+            (Way::Stream { connection, address }, Reliability::Reliable),
+        ] {
+            assert_eq!(way.reliability(), expected, "{way:?}");
+        }
+    }
+}

@@ -27,6 +27,7 @@ mod answer;
 mod arrival;
 mod balancers;
 mod call;
+mod cancel;
 pub mod config;
 mod context;
 mod control;

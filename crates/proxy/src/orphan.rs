@@ -19,7 +19,7 @@ use sip_transaction::{ClientId, Kind};
 
 use crate::answer::{self, Answer};
 use crate::arrival::Arrival;
-use crate::context::{Context, ContextId, Stage};
+use crate::context::{Context, ContextId};
 use crate::leave::Way;
 use crate::worker::Worker;
 
@@ -87,7 +87,7 @@ impl Worker {
                 if !self.orphans.admit(self.now) {
                     return false;
                 }
-                let id = self.contexts.insert(Context::orphan(request, arrival));
+                let id = self.contexts.insert(Context::without_transaction(request, arrival));
                 self.look_for(id, Search::new(aor)).is_ok()
             }
             (None, Addressee::Tier | Addressee::Foreign) => false,
@@ -271,21 +271,17 @@ impl Worker {
     }
 }
 
-impl Context {
-    /// What has no transaction waits for its callee's bindings.
-    fn orphan(request: &OwnedMessage, arrival: &Arrival) -> Self {
-        Self {
-            request: request.clone(),
-            arrival: arrival.clone(),
-            server: None,
-            stage: Stage::Accepted,
-            identity: None,
-            queries: 0,
-            is_cancelled: false,
-            is_trying: false,
-            joined: Vec::new(),
-            fork: None,
-            alarm: None,
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hundred_orphans_are_followed_in_a_second() {
+        let mut orphans = Orphans::default();
+        let began = testkit::epoch();
+        let admitted = |orphans: &mut Orphans, at| (0..150).filter(|_| orphans.admit(at)).count();
+        assert_eq!(admitted(&mut orphans, began), 100);
+        assert_eq!(admitted(&mut orphans, began + Duration::from_millis(999)), 0);
+        assert_eq!(admitted(&mut orphans, began + Duration::from_secs(1)), 100);
     }
 }

@@ -28,6 +28,9 @@ impl Worker {
             ClientVerdict::Deliver => {
                 let Some(status) = response.status() else { return };
                 let Some(&(id, branch)) = self.clients.get(&client) else {
+                    if self.take_cancel_answer(client, status) {
+                        return;
+                    }
                     return self.end_cancel(client, Some(status));
                 };
                 let actions = self.tell_fork(id, branch, status, OwnedMessage::from(response));

@@ -14,20 +14,19 @@ impl Worker {
     pub(crate) fn register(&mut self, id: ContextId, aor: Aor, rows: &[Binding]) {
         let Some(context) = self.contexts.get(id) else { return };
         let request = context.request.clone();
-        let registration = Registration {
-            aor: &aor,
-            rows,
-            received: Some(context.arrival.client),
-            now: self.today,
-        };
         let reply = context.arrival.reply;
         let known = self.world.membership.as_deref();
         let is_leaving = context.arrival.carrier.as_ref().is_some_and(|carrier| {
             known.zip(carrier.balancer).is_some_and(|(known, it)| known.is_leaving(it))
         });
-        let policy = self.world.config.registrar;
-        let policy = if is_leaving { policy.brief() } else { policy };
-        match registrar::register(&policy, &request.view(), registration) {
+        let registration = Registration {
+            aor: &aor,
+            rows,
+            received: Some(context.arrival.client),
+            is_brief: is_leaving,
+            now: self.today,
+        };
+        match registrar::register(&self.world.config.registrar, &request.view(), registration) {
             Ok(registered) if registered.upserts.is_empty() => {
                 self.finish(id, &Answer { status: StatusCode::OK, fields: registered.fields });
             }

@@ -1,6 +1,7 @@
 //! Responses to the requests of another proxy, which is dead or was replaced (protocol rule 21).
 
 use bytes::Bytes;
+use sip_core::handover::{self, Next};
 use sip_core::selection::Selection;
 use sip_core::stray::{self, Fate, Judgement, Stray};
 use sip_core::{branch, forwarding};
@@ -36,7 +37,10 @@ impl Worker {
             world.counters.drop_unmatched_response.add(1);
             return;
         };
-        if self.adopt(response, &stray) || self.pass_to_owner(response) {
+        if self.adopt(response, &stray)
+            || self.pass_on_stray(response, &stray)
+            || self.pass_to_owner(response)
+        {
             return;
         }
         match stray::judge(&stray, response) {
@@ -70,6 +74,20 @@ impl Worker {
         };
         self.world.counters.strays_adopted.add(1);
         self.take_response(client, &ours);
+        true
+    }
+
+    /// An earlier owner passes on what is of no branch of its own and of no call that it withholds
+    /// something of.
+    fn pass_on_stray(&mut self, response: &Message<'_>, stray: &Stray<'_>) -> bool {
+        let world = &self.world;
+        let handover = handover::read(&world.ring, response, world.address);
+        let Some(Next::On(to)) = handover.map(|it| it.next) else { return false };
+        if self.withheld.knows(stray.call) {
+            return false;
+        }
+        world.counters.strays_handed_on.add(1);
+        self.wire.send(&Way::Tier(to), &Bytes::copy_from_slice(response.bytes()));
         true
     }
 
@@ -135,6 +153,13 @@ impl Worker {
     pub(crate) fn is_over(&self, request: &Message<'_>, arrival: &Arrival) -> bool {
         request.method() == Some(Method::Invite)
             && Self::call_of(request, arrival).is_some_and(|call| self.withheld.is_over(call))
+    }
+
+    /// Whether this INVITE, which no transaction knows, is of a call whose refusals are withheld here:
+    /// the next owner would let the phones ring again.
+    pub(crate) fn is_withheld(&self, request: &Message<'_>, arrival: &Arrival) -> bool {
+        request.method() == Some(Method::Invite)
+            && Self::call_of(request, arrival).is_some_and(|call| self.withheld.knows(call))
     }
 
     /// What the phone of this branch has told a dead proxy and we have withheld: it has its ACK and

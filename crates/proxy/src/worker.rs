@@ -27,6 +27,7 @@ use store::{Store, UnixMillis};
 
 use crate::arrival::{self, Arrival, Source, literal_sent_by};
 use crate::balancers::Detours;
+use crate::cancel::Cancels;
 use crate::config::Config;
 use crate::context::{ContextId, Contexts};
 use crate::control::Control;
@@ -94,6 +95,7 @@ pub(crate) struct Worker {
     pub(crate) servers: HashMap<ServerId, ContextId>,
     pub(crate) stamps: Stamps,
     pub(crate) orphans: Orphans,
+    pub(crate) cancels: Cancels,
     pub(crate) departures: Departures,
     /// Refusals of calls whose proxy is dead.
     pub(crate) withheld: Withheld<Refusal>,
@@ -168,6 +170,7 @@ impl Worker {
             servers: HashMap::new(),
             stamps: Stamps::new(oldest_stamp),
             orphans: Orphans::default(),
+            cancels: Cancels::default(),
             departures: Departures::new(leaving),
             withheld: Withheld::new(patience),
             twins: HashMap::new(),
@@ -234,8 +237,9 @@ impl Worker {
     /// How long the loop may sleep.
     fn patience(&self) -> Duration {
         let alarm = self.alarms.peek().map(|Reverse((at, _))| *at);
-        let withheld = self.withheld.poll_timeout();
-        let next = [self.layer.poll_timeout(), alarm, withheld].into_iter().flatten().min();
+        let others = [self.withheld.poll_timeout(), self.cancels.poll_timeout()];
+        let all = [self.layer.poll_timeout(), alarm].into_iter().chain(others);
+        let next = all.flatten().min();
         let now = clock::now();
         next.map_or(WAIT_MAX, |at| at.saturating_duration_since(now).min(WAIT_MAX))
     }
@@ -274,6 +278,7 @@ impl Worker {
             self.handle_alarm(at, id);
         }
         self.take_released();
+        self.seek_phones();
         while self.store_waits.front().is_some_and(|(at, ..)| *at <= self.now) {
             if let Some((_, id, query)) = self.store_waits.pop_front() {
                 self.give_up_query(id, query);
@@ -450,6 +455,7 @@ impl Worker {
             }
             Event::ClientTerminated(id) => {
                 self.clients.remove(&id);
+                self.cancels.forget(id);
             }
             Event::ServerTerminated(id) => {
                 self.stamps.remove(id);

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use fleet::InstanceId;
+use fleet::{Incarnation, InstanceId};
 use sip_message::Transport;
 use siphasher::sip::SipHasher13;
 use store::{Aor, BindingId};
@@ -35,6 +35,15 @@ pub struct StreamId {
     pub number: u32,
     /// Tells apart connections that had the same number, before a restart for instance.
     pub incarnation: u32,
+}
+
+impl StreamId {
+    /// The incarnation of the connections of `balancer`, which began at `began`: never the same at two
+    /// balancers that began in the same second.
+    pub fn incarnation_of(balancer: InstanceId, began: Incarnation) -> u32 {
+        // An odd factor keeps slots apart; 2³² divided by the golden ratio spreads them best.
+        began.0.wrapping_add(u32::from(balancer.slot).wrapping_mul(0x9e37_79b1))
+    }
 }
 
 const IPV6: u8 = 1 << 3;

@@ -1,5 +1,5 @@
 //! The way of a request past earlier owners of its call, and the stamp of the balancer that sent it
-//! (protocol rules 19 and 20). This is a wire format between members.
+//! (protocol rules 19 and 20); likewise of a response whose proxy is dead (rule 21). This is a wire format between members.
 //!
 //! `X-SipCloud-Way: KEY GENERATION STOPS MAC`, where STOPS is `-` for a request that has but one
 //! stop, otherwise `FIRST,…,PRESENT/BACK,…`: the earlier owners and the present one, then those to
@@ -68,6 +68,11 @@ impl Way {
         self.stops.iter().copied().flatten()
     }
 
+    /// Whether the present owner is the only stop.
+    pub const fn is_direct(&self) -> bool {
+        self.len < 2
+    }
+
     /// Where the request goes from the balancer. Unspecified if there is no stop.
     pub fn first(&self) -> SocketAddr {
         self.stops().next().unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)))
@@ -75,7 +80,7 @@ impl Way {
 
     /// No more octets than this are written.
     pub const fn length_max(&self) -> usize {
-        FIELD_BYTES + if self.len > 1 { self.len * STOP_BYTES } else { 0 }
+        FIELD_BYTES + if self.is_direct() { 0 } else { self.len * STOP_BYTES }
     }
 
     /// Writes the whole line with its CRLF. No allocation once `out` has grown.
@@ -89,7 +94,7 @@ impl Way {
         out.push(b'.');
         push_number(self.stamp.counter, out);
         out.push(b' ');
-        if self.len < 2 {
+        if self.is_direct() {
             out.push(b'-');
         } else {
             for (number, stop) in self.stops().enumerate() {
@@ -128,13 +133,13 @@ pub enum Next {
 
 /// Reads the field for the member at `me`. `None` if there is none or its MAC does not hold: then it
 /// is not a balancer's.
-pub fn read(ring: &KeyRing, request: &Message<'_>, me: SocketAddr) -> Option<Handover> {
-    let value = request.named(WAY_FIELD).next()?.value;
+pub fn read(ring: &KeyRing, message: &Message<'_>, me: SocketAddr) -> Option<Handover> {
+    let value = message.named(WAY_FIELD).next()?.value;
     let (key_id, rest) = value.split_at_checked(3)?;
     let [key_id] = read_hex::<1>(key_id.strip_suffix(b" ")?)?;
     let (said, claimed) = rest.split_at_checked(rest.len().checked_sub(1 + 2 * MAC_BYTES)?)?;
     let claimed: [u8; MAC_BYTES] = read_hex(claimed.strip_prefix(b" ")?)?;
-    let mac = ring.with_key(Purpose::Way, key_id)?.field(request.call_id()).field(said);
+    let mac = ring.with_key(Purpose::Way, key_id)?.field(message.call_id()).field(said);
     if !mac.holds(&claimed) {
         return None;
     }

@@ -29,15 +29,6 @@ pub struct RegistrarPolicy {
     pub contacts_max: usize,
 }
 
-impl RegistrarPolicy {
-    /// For what registers through a balancer on its way out: as short as may be, so that the phone
-    /// comes back soon, and elsewhere (RFC 3261 §10.3 lets a registrar shorten).
-    #[must_use]
-    pub const fn brief(self) -> Self {
-        Self { expires_default_s: self.expires_min_s, expires_max_s: self.expires_min_s, ..self }
-    }
-}
-
 impl Default for RegistrarPolicy {
     fn default() -> Self {
         Self {
@@ -57,6 +48,9 @@ pub struct Registration<'a> {
     pub rows: &'a [Binding],
     /// Where the REGISTER came from: the flow's remote address.
     pub received: Option<SocketAddr>,
+    /// The balancer that brought it is on its way out: the binding is as short as may be, so that
+    /// the phone comes back soon, and elsewhere (RFC 3261 §10.3 lets a registrar shorten).
+    pub is_brief: bool,
     /// When the REGISTER was received.
     pub now: UnixMillis,
 }
@@ -176,28 +170,35 @@ impl<'a> Writer<'a> {
         if !matches!(uri.scheme(), Scheme::Sip | Scheme::Sips) {
             return Err(Reject::BadRequest { what: "a Contact that is no SIP URI" });
         }
-        let seconds = self.lifetime_of(contact)?;
+        let [usual, brief] = self.lifetimes_of(contact)?;
+        let seconds = if self.registration.is_brief { brief } else { usual };
         let wanted = self.row(contact, &uri, seconds);
         let row = self.registration.rows.iter().find(|row| row.id == wanted.id);
         match row.map(|row| (row, self.order_of(row))) {
             // To remove what is not there changes nothing.
             None if seconds == 0 => Ok(None),
             None | Some((_, Order::Later)) => Ok(Some(wanted)),
-            // Repeated, maybe by a client whose first proxy has died: answer again.
-            Some((row, Order::Same)) if is_same_content(row, &wanted) => Ok(None),
+            // Repeated, maybe by a client whose first proxy has died: answer again. Its balancer may
+            // have begun to leave meanwhile, or not leave after all: what was granted stands.
+            Some((row, Order::Same))
+                if is_same_contact(row, &wanted) && has_lifetime(row, [usual, brief]) =>
+            {
+                Ok(None)
+            }
             Some((_, Order::Same | Order::Earlier)) => Err(Reject::RegisterOutOfOrder),
         }
     }
 
-    /// Parameter, else header field, else default; too long is shortened, too short is 423.
-    fn lifetime_of(&self, contact: &NameAddr<'_>) -> Result<u32, Reject> {
+    /// Parameter, else header field, else default; too long is shortened, too short is 423. Then
+    /// what it is at a balancer on its way out.
+    fn lifetimes_of(&self, contact: &NameAddr<'_>) -> Result<[u32; 2], Reject> {
         let policy = self.policy;
         let asked = contact.expires().or_else(|| self.request.expires());
         let seconds = asked.unwrap_or(policy.expires_default_s).min(policy.expires_max_s);
         if seconds > 0 && seconds < policy.expires_min_s {
             return Err(Reject::IntervalTooBrief { min_s: policy.expires_min_s });
         }
-        Ok(seconds)
+        Ok([seconds, seconds.min(policy.expires_min_s)])
     }
 
     fn row(&self, contact: &NameAddr<'_>, uri: &Uri<'_>, seconds: u32) -> Binding {
@@ -258,12 +259,14 @@ enum Order {
     Earlier,
 }
 
-fn is_same_content(row: &Binding, wanted: &Binding) -> bool {
-    let content = |it: &Binding| {
-        let lifetime = it.expires_at.since(it.updated_at);
-        (it.contact.clone(), it.q, it.instance.clone(), it.reg_id, lifetime)
-    };
-    content(row) == content(wanted)
+fn is_same_contact(row: &Binding, wanted: &Binding) -> bool {
+    let parts = |it: &Binding| (it.contact.clone(), it.q, it.instance.clone(), it.reg_id);
+    parts(row) == parts(wanted)
+}
+
+fn has_lifetime(row: &Binding, seconds: [u32; 2]) -> bool {
+    let granted = row.expires_at.since(row.updated_at);
+    seconds.iter().any(|one| granted == Duration::from_secs(u64::from(*one)))
 }
 
 /// What tells a phone's flows apart, as far as its Contact says it.

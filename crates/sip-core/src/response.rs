@@ -377,6 +377,21 @@ impl<H> ResponseContext<H> {
         self.advance(now, out);
     }
 
+    /// Whether this branch was cancelled and its final response is still to come.
+    pub fn is_cancelling(&self, branch: usize) -> bool {
+        let state = self.branches.get(branch).map(|branch| &branch.state);
+        matches!(state, Some(State::Cancelled { .. }))
+    }
+
+    /// The callee has taken the CANCEL of this branch over another connection than its INVITE had
+    /// come on. The final response may be lost with that one, so it is not waited for long.
+    pub fn handle_cancel_taken(&mut self, now: Instant, branch: usize) {
+        let soon = now + self.timers.timer_f / 8;
+        if let Some(State::Cancelled { give_up }) = self.state(branch) {
+            *give_up = (*give_up).min(soon);
+        }
+    }
+
     /// Time has reached `now`. Harmless if nothing is due.
     pub fn handle_timeout(&mut self, now: Instant, out: &mut Vec<Action<H>>) {
         for branch in 0..self.branches.len() {

@@ -37,6 +37,8 @@ const PATH_BYTES: usize = 80;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BalancerIdentity {
     pub instance: InstanceId,
+    /// The incarnation in the [`StreamId`](crate::flow_token::StreamId)s of our own connections.
+    pub connections: u32,
     /// What proxies see: in our Via and Path towards them.
     pub internal: SocketAddr,
     /// What clients see, by listener: in our Via towards them. [`Flow::listener`] is a place here.
@@ -54,7 +56,13 @@ impl BalancerIdentity {
     fn stand_in(&self, flow: Flow) -> Flow {
         let has_listener = usize::from(flow.listener) < self.listeners.len();
         let listener = if has_listener { flow.listener } else { 0 };
-        Flow { listener, connection: None, ..flow }
+        let connection = flow.connection.filter(|_| self.has_connection(&flow));
+        Flow { listener, connection, ..flow }
+    }
+
+    /// Whether this flow is a connection of ours, open or not.
+    fn has_connection(&self, flow: &Flow) -> bool {
+        flow.connection.is_some_and(|it| it.incarnation == self.connections)
     }
 
     /// Whether `address` is one of ours.
@@ -159,8 +167,8 @@ pub enum DropReason {
     Ack(ReplyReason),
     /// The ACK to an answer that we made ourselves.
     AckForUs,
-    /// A request before the first generation: whoever sent it repeats it, or asks another balancer. A
-    /// refusal would end what the balancer that had this address before has begun.
+    /// A message for a proxy before the first generation: whoever sent it repeats it, or asks another
+    /// balancer. A refusal would end what the balancer that had this address before has begun.
     NoTable,
     /// A request from a member's address whose topmost Via no member wrote.
     MemberWithoutMac,

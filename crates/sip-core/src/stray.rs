@@ -281,6 +281,12 @@ impl<H> Withheld<H> {
         }
     }
 
+    /// Whether something of this call is withheld here, or has gone upstream from here.
+    pub fn knows(&self, call: &[u8]) -> bool {
+        let stage = self.calls.get(call).map(|call| &call.stage);
+        matches!(stage, Some(Stage::Waiting(_) | Stage::Answered))
+    }
+
     /// Whether the caller of an INVITE that comes now has had its answer, or will have it: what
     /// repeats late must not ring again.
     pub fn is_over(&self, call: &[u8]) -> bool {

@@ -271,12 +271,10 @@ pub fn of_dialog(
 /// After the flow of a dialog's side has turned out to be gone: the way to its present binding
 /// (protocol rule 14), or `None` if that is no other.
 pub fn refreshed(gone: &Target, bindings: &[Binding], now: UnixMillis) -> Option<Target> {
-    let TargetIdentity::Dialog { binding: Some(id), .. } = gone.identity else { return None };
-    // A caller's binding is known by its Contact alone, which says less than its REGISTER did.
-    let is_it = |it: &&Binding| {
-        it.id == id || binding_id_of_contact(&it.contact).is_ok_and(|other| other == id)
-    };
-    let present = bindings.iter().filter(|it| it.is_live(now)).find(is_it)?;
+    if !matches!(gone.identity, TargetIdentity::Dialog { .. }) {
+        return None;
+    }
+    let present = present_binding(gone, bindings, now)?;
     if present.path.is_empty() || present.path == gone.routes {
         return None;
     }
@@ -287,6 +285,23 @@ pub fn refreshed(gone: &Target, bindings: &[Binding], now: UnixMillis) -> Option
         is_refreshable: false,
         ..gone.clone()
     })
+}
+
+/// What the phone of a target is registered as now.
+pub fn present_binding<'a>(
+    target: &Target,
+    bindings: &'a [Binding],
+    now: UnixMillis,
+) -> Option<&'a Binding> {
+    let id = match target.identity {
+        TargetIdentity::Binding(id) | TargetIdentity::Dialog { binding: Some(id), .. } => id,
+        TargetIdentity::Dialog { binding: None, .. } | TargetIdentity::RequestUri => return None,
+    };
+    // A caller's binding is known by its Contact alone, which says less than its REGISTER did.
+    let is_it = |it: &&Binding| {
+        it.id == id || binding_id_of_contact(&it.contact).is_ok_and(|other| other == id)
+    };
+    bindings.iter().filter(|it| it.is_live(now)).find(is_it)
 }
 
 /// The breadth that a request may still have.

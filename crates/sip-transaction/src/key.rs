@@ -141,3 +141,41 @@ impl Fields {
         Key { high: hash.h1, low: hash.h2 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sip_message::{Framing, OwnedMessage};
+
+    use super::*;
+
+    /// The key of a request with the client's Via and From tag, as the balancer at `balancer` brings
+    /// it.
+    fn key(method: &str, balancer: &str, client_via: &str, from_tag: &str) -> ServerKey {
+        let text = format!(
+            "{method} sip:bob@example.com SIP/2.0\r\n\
+             Via: SIP/2.0/UDP {balancer};branch=z9hG4bK{balancer}\r\nVia: {client_via}\r\n\
+             From: <sip:a@example.com>;tag={from_tag}\r\nTo: <sip:bob@example.com>\r\n\
+             Call-ID: call\r\nCSeq: 1 {method}\r\nContent-Length: 0\r\n\r\n"
+        );
+        let request = OwnedMessage::parse(text.into(), Framing::Datagram).expect("well-formed");
+        ServerKey::of(&request.view(), Hop::ThroughBalancer, [7; 16])
+    }
+
+    /// Whichever balancer brings a request, and through whichever connection, it is the client's
+    /// transaction; another client's is never taken for it.
+    #[test]
+    fn a_clients_transaction_is_one_whichever_balancer_brings_it() {
+        let via = "SIP/2.0/TCP 192.0.2.1:5060;branch=z9hG4bK1";
+        let invite = key("INVITE", "10.0.0.1", via, "tag");
+        assert_eq!(key("INVITE", "10.0.0.2", &format!("{via};received=192.0.2.9"), "tag"), invite);
+        assert_eq!(key("ACK", "10.0.0.2", via, "tag"), invite, "to a refusal");
+        for (what, other) in [
+            ("method", key("CANCEL", "10.0.0.1", via, "tag")),
+            ("From tag", key("INVITE", "10.0.0.1", via, "other")),
+            ("branch", key("INVITE", "10.0.0.1", &via.replace("bK1", "bK2"), "tag")),
+            ("sent-by", key("INVITE", "10.0.0.1", &via.replace("192.0.2.1", "192.0.2.2"), "tag")),
+        ] {
+            assert_ne!(other, invite, "{what}");
+        }
+    }
+}

@@ -56,6 +56,7 @@ fn complaints(texts: &[(String, String)], crates: &[Crate]) -> Vec<String> {
     check_map(texts, crates, &mut found);
     check_citations(texts, &mut found);
     check_promises(texts, &mut found);
+    check_rules(texts, &mut found);
     for (path, text) in texts.iter().filter(|(path, _)| path.ends_with(".rs")) {
         check_source(path, text, &mut found);
     }
@@ -153,6 +154,42 @@ fn check_promises(texts: &[(String, String)], found: &mut Vec<String>) {
             ));
         }
     }
+}
+
+/// Every rule of docs/protocol.md names a test, and every test that the page names exists.
+///
+/// A rule begins with its number in bold, `**7.`; a test is a name in backticks with two underscores
+/// or more, after its file if that is named too.
+fn check_rules(texts: &[(String, String)], found: &mut Vec<String>) {
+    let page = text_of(texts, "docs/protocol.md");
+    for (place, rule) in page.split("\n**").enumerate() {
+        let number = rule.split('.').next().filter(|it| place > 0 && it.parse::<u32>().is_ok());
+        let spans = rule.split('`').skip(1).step_by(2);
+        let tests = spans.filter_map(test_name).collect::<Vec<_>>();
+        if let (Some(number), true) = (number, tests.is_empty()) {
+            found.push(format!("docs/protocol.md: rule {number} names no test"));
+        }
+        for test in tests.iter().filter(|test| !is_test(texts, test)) {
+            found.push(format!("docs/protocol.md names the test `{test}`, which is nowhere"));
+        }
+    }
+}
+
+/// The name of a test in `file: name`, or `name` alone. Metrics look like one.
+fn test_name(span: &str) -> Option<&str> {
+    let name = span.rsplit(':').next()?.trim();
+    let is_name = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    (is_name && name.matches('_').count() >= 2 && !name.starts_with("sipcloud_")).then_some(name)
+}
+
+fn is_test(texts: &[(String, String)], name: &str) -> bool {
+    let signature = format!("fn {name}(");
+    texts.iter().filter(|(path, _)| path.ends_with(".rs")).any(|(_, text)| {
+        text.split_once(&signature).is_some_and(|(before, _)| {
+            let above = before.trim_end_matches("async ").trim_end().lines().rev().map(str::trim);
+            above.take_while(|line| line.starts_with("#[")).any(|line| line.contains("test"))
+        })
+    })
 }
 
 fn check_source(path: &str, text: &str, found: &mut Vec<String>) {
@@ -278,6 +315,10 @@ mod tests {
                 "SPECIFICATION.md".to_owned(),
                 "| 1 | a promise | `nowhere` |\n| 2 | x | y |".to_owned(),
             ),
+            (
+                "docs/protocol.md".to_owned(),
+                "Rules.\n**1. One.** *`a: no_such_test`*\n\n**2. Two.** `a_key`\n".to_owned(),
+            ),
         ];
         let of = |name: &str, floor, uses: &[&str]| Crate {
             name: name.to_owned(),
@@ -299,6 +340,8 @@ mod tests {
             "a trait's method has no doc comment",
             "names `nowhere`, which is nowhere",
             "promise 2 names no test",
+            "names the test `no_such_test`, which is nowhere",
+            "rule 2 names no test",
         ] {
             assert!(found.contains(expected), "missing: {expected}\nfound:\n{found}");
         }

@@ -39,6 +39,28 @@ fn a_stream_client_that_comes_before_the_first_table_is_served_by_it() {
     assert!(returned.starts_with("SIP/2.0 180 "), "{returned}");
 }
 
+/// The same for what a phone on a stream says once: its refusal waits for the first table.
+#[test]
+fn a_refusal_that_comes_before_the_first_table_is_kept_for_it() {
+    let mut before = Bed::new(57);
+    let proxy = before.peer("20.1:5060");
+    before.put(&[1]);
+    let mut phone = Stream::connect(before.balancer.internal());
+    phone.send(request("REGISTER", "reg", VIA));
+    let path = field(&proxy.receive().0, "Path").to_owned();
+    proxy.send(forwarded(&request("INVITE", "two", VIA), proxy.address(), &path));
+    let invite = phone.receive_until(END);
+
+    let mut bed = hasty(58);
+    let owner = bed.peer("20.1:5060");
+    let mut again = Stream::connect(bed.balancer.internal());
+    again.send(answer(&invite, StatusCode::BUSY_HERE));
+    wait("its arrival", || bed.balancer.node().metrics().contains("no_table\"} 1\n"));
+    bed.put(&[1]);
+    let (arrived, _) = owner.receive();
+    assert!(arrived.starts_with("SIP/2.0 486 "), "{arrived}");
+}
+
 #[test]
 fn a_request_for_a_closed_connection_is_answered_430() {
     let mut bed = Bed::new(42);

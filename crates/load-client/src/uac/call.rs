@@ -44,6 +44,8 @@ pub(super) enum Alarm {
     GiveUp,
     Cancel,
     HangUp,
+    /// A BYE or a CANCEL found nobody at its address.
+    AskAgain,
 }
 
 /// One call, from its INVITE to its end.
@@ -72,6 +74,8 @@ pub(super) struct Call {
     pub(super) was_repeated: bool,
     /// When the present INVITE or BYE was sent for the first time.
     pub(super) asked_at: Instant,
+    /// Until when the present BYE or CANCEL is worth asking again.
+    asks_until: Instant,
     pub(super) alarm: Option<(Instant, Alarm)>,
     /// The present INVITE: what a CANCEL is made of.
     invite: Bytes,
@@ -122,6 +126,7 @@ impl Uac<'_> {
             has_failed: false,
             was_repeated: false,
             asked_at: now,
+            asks_until: now,
             alarm: None,
             invite: Bytes::new(),
             authorization: String::new(),
@@ -147,20 +152,61 @@ impl Uac<'_> {
 
     /// A new BYE: the first, or the one with credentials.
     pub(super) fn hang_up(&mut self, now: Instant, number: u64, out: &mut Outbox) {
+        let asks_until = now + self.timing().sixty_four_t1();
         let Some(call) = self.calls.get_mut(&number) else {
             return;
         };
         call.phase = Phase::Leaving;
         call.alarm = None;
         call.cseq += 1;
-        call.tried.clear();
         call.asked_at = now;
-        let hop = call.in_dialog_hop();
+        call.asks_until = asks_until;
+        self.ask(now, number, Asked::Bye, out);
+    }
+
+    /// Sends the present BYE or CANCEL: for the first time, or as if it were.
+    fn ask(&mut self, now: Instant, number: u64, asked: Asked, out: &mut Outbox) {
+        let Some(call) = self.calls.get_mut(&number) else {
+            return;
+        };
+        call.tried.clear();
+        let hop = if asked == Asked::Bye { call.in_dialog_hop() } else { call.way.to };
         let detour = self.detour(now, number, hop);
         if let Some(call) = self.calls.get_mut(&number) {
             call.detour = detour;
         }
-        self.send(now, number, Asked::Bye, out);
+        self.send(now, number, asked, out);
+    }
+
+    /// Whoever takes the address of a dead balancer knows its dialogs: what a connection did not
+    /// carry there, and nobody else can, is asked again until 64·T1 are over, as UDP would do.
+    pub(super) fn ask_again(&mut self, now: Instant, number: u64, asked: Asked) -> bool {
+        let at = now + self.timing().t1 * 2;
+        let is_off = self.plan.retransmission == Retransmission::Off;
+        let waits = self.calls.get(&number).is_some_and(|call| at < call.asks_until);
+        if is_off || asked == Asked::Invite || !waits {
+            return false;
+        }
+        self.set_alarm(number, at, Alarm::AskAgain);
+        true
+    }
+
+    /// The time to ask again has come.
+    pub(super) fn asked_again(&mut self, now: Instant, number: u64, out: &mut Outbox) {
+        let Some(call) = self.calls.get_mut(&number) else {
+            return;
+        };
+        let asked = match call.phase {
+            Phase::Leaving => Asked::Bye,
+            Phase::Cancelling { .. } => Asked::Cancel,
+            Phase::Inviting | Phase::Talking => return,
+        };
+        call.was_repeated = true;
+        let until = call.asks_until;
+        if asked == Asked::Cancel {
+            self.set_alarm(number, until, Alarm::GiveUp);
+        }
+        self.ask(now, number, asked, out);
     }
 
     /// Sends the present INVITE or BYE, or repeats it at another target with a new branch.
@@ -228,14 +274,9 @@ impl Uac<'_> {
             return;
         };
         call.phase = Phase::Cancelling { cancel_answered: false, invite_ended: false };
-        call.tried.clear();
-        let hop = call.way.to;
-        let detour = self.detour(now, number, hop);
-        if let Some(call) = self.calls.get_mut(&number) {
-            call.detour = detour;
-        }
+        call.asks_until = give_up;
         self.set_alarm(number, give_up, Alarm::GiveUp);
-        self.send(now, number, Asked::Cancel, out);
+        self.ask(now, number, Asked::Cancel, out);
     }
 
     /// Who stands in for `hop`, if it is known to be dead.

@@ -216,7 +216,7 @@ impl Uac<'_> {
         if let Some(way) = self.way_of(number) {
             self.destinations.avoid(now, way);
         }
-        if self.fail_over(now, number, asked, out) {
+        if self.fail_over(now, number, asked, out) || self.ask_again(now, number, asked) {
             return;
         }
         let expected = match asked {
@@ -261,6 +261,7 @@ impl Uac<'_> {
         match (alarm, call.phase) {
             (Alarm::HangUp, _) => self.hang_up(now, number, out),
             (Alarm::Cancel, _) => self.cancel(now, number, out),
+            (Alarm::AskAgain, _) => self.asked_again(now, number, out),
             (Alarm::GiveUp, Phase::Inviting) => {
                 let expected = if call.has_rung { "200 to INVITE" } else { "180 or 200 to INVITE" };
                 self.fail(now, number, expected, "nothing".to_owned());

@@ -1,14 +1,14 @@
 //! Calls and registrations over TCP: what a lost connection means, and how it is mended.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use load_client::{Plan, Registration, Transport, Uas, UasOptions};
 use sip_message::{Framing, Index, Reply, StatusCode, parse, write_reply};
 
-use crate::{FAST, REALM, address, challenging, plan, run, users};
+use crate::{FAST, REALM, address, challenging, plan, run, unchallenged, users};
 
 const TCP: Option<Transport> = Some(Transport::Tcp);
 
@@ -20,31 +20,42 @@ struct Fickle {
 }
 
 impl Fickle {
-    fn start(local: &str, connections: usize, answer: Option<StatusCode>) -> Self {
+    fn start(local: &str, connections: usize, status: Option<StatusCode>) -> Self {
         let listener = TcpListener::bind(local).expect("an address of our own");
         let address = listener.local_addr().expect("bound");
         let thread = std::thread::spawn(move || {
             for _ in 0..connections {
                 let (mut stream, _) = listener.accept().expect("a caller");
-                let mut bytes = Vec::new();
-                let mut buffer = [0; 4_096];
-                while !bytes.windows(4).any(|it| it == b"\r\n\r\n") {
-                    let read = stream.read(&mut buffer).expect("a message");
-                    bytes.extend_from_slice(&buffer[..read]);
+                let request = read_until(&mut stream, "\r\n\r\n");
+                if let Some(status) = status {
+                    stream.write_all(&answer(&request, status, &[])).expect("written");
                 }
-                let Some(status) = answer else {
-                    continue;
-                };
-                let mut index = Index::new();
-                let request = parse(&bytes, &mut index, Framing::Datagram).expect("SIP");
-                let mut out = Vec::new();
-                let reply = Reply { status, reason: None, to_tag: None, fields: &[], body: b"" };
-                write_reply(&request, &reply, &mut out);
-                stream.write_all(&out).expect("written");
             }
         });
         Self { address, thread }
     }
+}
+
+/// What comes until `last` is in it, or the peer has ended the connection.
+fn read_until(stream: &mut TcpStream, last: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 4_096];
+    while !bytes.windows(last.len()).any(|part| part == last.as_bytes()) {
+        match stream.read(&mut buffer) {
+            Ok(0) | Err(_) => break,
+            Ok(read) => bytes.extend_from_slice(&buffer[..read]),
+        }
+    }
+    bytes
+}
+
+fn answer(request: &[u8], status: StatusCode, fields: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut index = Index::new();
+    let request = parse(request, &mut index, Framing::Datagram).expect("SIP");
+    let mut out = Vec::new();
+    let reply = Reply { status, reason: None, to_tag: Some(b"peer"), fields, body: b"" };
+    write_reply(&request, &reply, &mut out);
+    out
 }
 
 #[test]
@@ -80,6 +91,29 @@ fn a_lost_and_a_refused_connection_are_reasons_to_try_the_next_target() {
         assert_eq!(report.connections.lost, lost, "{round}");
     }
     fickle.thread.join().expect("the peer");
+}
+
+/// Goal: the one address that a dialog names has ended its connection before the BYE; it is there
+/// again, and is asked again.
+#[test]
+fn a_bye_that_a_connection_did_not_carry_is_asked_again() {
+    let listener = TcpListener::bind("127.85.4.1:0").expect("an address of our own");
+    let address = listener.local_addr().expect("bound");
+    let peer = std::thread::spawn(move || {
+        for (last, field) in [("PCMU/8000\r\n", "Contact"), ("\r\n\r\n", "Subject")] {
+            let (mut stream, _) = listener.accept().expect("the caller");
+            let request = read_until(&mut stream, last);
+            let contact = format!("<sip:bob@{address};transport=tcp>");
+            let fields: &[(&str, &[u8])] = &[(field, contact.as_bytes())];
+            stream.write_all(&answer(&request, StatusCode::OK, fields)).expect("written");
+            // The ACK, and perhaps a BYE that nobody reads; then what the caller ends itself.
+            read_until(&mut stream, "\r\n\r\n");
+        }
+    });
+    let plan = Plan { transport: TCP, ..plan("127.85.4.2:0", &[address], "1@1s") };
+    let report = run(&unchallenged(plan));
+    assert_eq!((report.succeeded, report.failed, report.healed), (1, 0, 1), "{report}");
+    peer.join().expect("the peer");
 }
 
 /// Goal: a registered user whose connection ends registers again over a new one.

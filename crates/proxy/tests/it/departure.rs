@@ -8,9 +8,10 @@ use fleet::{
 };
 use node_api::wire::{LeavingBalancer, NodeStatus};
 use proxy::Running;
-use sip_core::flow_token::{read_path, write_path};
+use sip_core::flow_token::{Flow, StreamId, read_path, write_path};
 use sip_core::mac::KeyRing;
-use sip_message::{Framing, Index};
+use sip_core::registrar::binding_id_of_contact;
+use sip_message::{Framing, Index, Transport};
 use store::Binding;
 
 use super::balancer::{flow_from, via_line};
@@ -30,7 +31,12 @@ fn path(remote: SocketAddr, balancer: SocketAddr) -> Vec<u8> {
 }
 
 /// Makes the proxy at `proxy` the only owner, behind these balancers.
-fn tell(running: &Running, proxy: SocketAddr, balancers: &[SocketAddr], leaving: &[u16]) {
+pub(crate) fn tell(
+    running: &Running,
+    proxy: SocketAddr,
+    balancers: &[SocketAddr],
+    leaving: &[u16],
+) {
     let owner = Member {
         instance: InstanceId::proxy(1),
         worker: 0,
@@ -55,7 +61,7 @@ fn tell(running: &Running, proxy: SocketAddr, balancers: &[SocketAddr], leaving:
 }
 
 /// What `client` says, as the balancer at `balancer` hands it on.
-fn brought(balancer: &Phone, client: &Phone, text: &str) -> String {
+pub(crate) fn brought(balancer: &Phone, client: &Phone, text: &str) -> String {
     let mut index = Index::new();
     let message = sip_message::parse(text.as_bytes(), &mut index, Framing::Datagram);
     let message = message.unwrap_or_else(|malformed| panic!("{}: {text}", malformed.error));
@@ -76,7 +82,7 @@ fn wait_for(proxy: &Running, what: &str, is_so: impl Fn(&NodeStatus, &str) -> bo
     panic!("no {what}: {}", proxy.handle().metrics());
 }
 
-fn vias(message: &str) -> Vec<&str> {
+pub(crate) fn vias(message: &str) -> Vec<&str> {
     message.lines().filter(|line| line.starts_with("Via: ")).collect()
 }
 
@@ -122,10 +128,12 @@ impl Ringing {
         let at = |host: u8| Phone::at(&format!("127.31.{net}.{host}:5060"));
         let (mut first, second, caller) = (at(8), at(9), at(3));
         let remote = at(2).address();
+        let direct = direct_binding(remote);
         let binding = Binding {
+            id: binding_id_of_contact(&direct.contact).expect("a SIP URI"),
             direct: false,
             path: vec![path(remote, first.address())],
-            ..direct_binding(remote)
+            ..direct
         };
         let (proxy, address) = start_with(&format!("127.31.{net}.1"), binding, |_| {});
         tell(&proxy, address, &[first.address(), second.address()], &[]);
@@ -180,6 +188,97 @@ fn a_call_is_cancelled_through_another_balancer() {
     second.answer(&cancel, "200 OK");
     second.answer(&invite, "487 Request Terminated");
     assert_eq!(vias(&second.expect("ACK"))[0], vias(&invite)[0]);
+    proxy.stop();
+}
+
+fn bob_at(address: &str) -> Phone {
+    let mut bob = Phone::at(address);
+    bob.be("bob", super::PASSWORD);
+    bob
+}
+
+/// A connection from `remote` to a balancer in one of its lives.
+fn stream_from(remote: SocketAddr, incarnation: u32) -> Flow {
+    let connection = Some(StreamId { number: 7, incarnation });
+    Flow { transport: Transport::Tcp, connection, ..flow_from(remote) }
+}
+
+/// The phone registers over this flow of `balancer`.
+fn register(phone: &Phone, flow: &Flow, balancer: &mut Phone, proxy: SocketAddr) {
+    let mut path = b"SIP/2.0\r\nPath: ".to_vec();
+    write_path(&ring(), flow, balancer.address(), &mut path);
+    let path = String::from_utf8(path).expect("text");
+    let send = |balancer: &Phone, cseq, credentials: Option<&str>| {
+        let text = brought(balancer, phone, &phone.register(cseq, credentials));
+        balancer.send(proxy, &text.replacen("SIP/2.0", &path, 1));
+    };
+    send(balancer, 1, None);
+    let challenge = balancer.expect("401");
+    let credentials = phone.credentials(&challenge, "REGISTER", "sip:example.com");
+    send(balancer, 2, Some(&credentials));
+    balancer.expect("200");
+}
+
+/// The flow and the balancer of the topmost Route.
+fn route_of(message: &str) -> (Option<Flow>, SocketAddr) {
+    let route = message.lines().find_map(|line| line.strip_prefix("Route: <sip:"));
+    let (token, host) = route.and_then(|it| it.split_once('@')).expect("a route with a user");
+    let balancer = host.split(';').next().and_then(|it| it.parse().ok()).expect("an address");
+    (read_path(&ring(), token.as_bytes()), balancer)
+}
+
+/// Goal: a phone that answers when the connection of its INVITE has ended gets the ACK over the one
+/// through which it has registered since; nobody would tell the proxy that the first is gone.
+#[test]
+fn the_ack_reaches_a_phone_that_has_another_connection_by_now() {
+    let at = |host: u8| Phone::at(&format!("127.31.17.{host}:5060"));
+    let (mut first, mut second, caller) = (at(8), at(9), at(3));
+    let bob = bob_at("127.31.17.2:5060");
+    let mut gone = Vec::new();
+    write_path(&ring(), &stream_from(bob.address(), 66), first.address(), &mut gone);
+    let direct = direct_binding(bob.address());
+    let id = binding_id_of_contact(&direct.contact).expect("a SIP URI");
+    let binding = Binding { id, direct: false, path: vec![gone], ..direct };
+    let (proxy, address) = start_with("127.31.17.1", binding, |_| {});
+    tell(&proxy, address, &[first.address(), second.address()], &[]);
+    second.send(address, &brought(&second, &caller, &caller.invite(1, None)));
+    let challenge = second.expect("407");
+    second.send(address, &brought(&second, &caller, &caller.ack(1, &challenge, None)));
+    let credentials = caller.credentials(&challenge, "INVITE", "sip:bob@example.com");
+    second.send(address, &brought(&second, &caller, &caller.invite(2, Some(&credentials))));
+    let invite = first.expect("INVITE");
+    first.answer(&invite, "200 OK");
+    let answered = second.expect("200");
+
+    let present = stream_from(bob.address(), 67);
+    register(&bob, &present, &mut second, address);
+    let ack = caller.ack(2, &answered, Some(&answered));
+    second.send(address, &brought(&second, &caller, &ack));
+    assert_eq!(route_of(&second.expect("ACK")), (Some(present), second.address()));
+    proxy.stop();
+}
+
+/// Goal: the connection of a ringing phone has ended with its balancer, and the CANCEL is refused with
+/// 430. It reaches the phone over the connection through which it registers next, in the name of the
+/// dead balancer, of whose transaction it is.
+#[test]
+fn a_cancel_follows_its_phone_to_the_connection_that_it_has_now() {
+    let Ringing { proxy, address, first, mut second, caller, invite } = Ringing::orphaned(16);
+    second.send(address, &brought(&second, &caller, &caller.cancel(2)));
+    let cancel = second.expect("CANCEL");
+    second.answer(&cancel, "430 Flow Failed");
+
+    let bob = bob_at("127.31.16.2:5060");
+    let flow = stream_from(bob.address(), 77);
+    register(&bob, &flow, &mut second, address);
+
+    let again = second.expect("CANCEL");
+    assert_eq!(vias(&again)[0], vias(&invite)[0], "the branch of the INVITE");
+    assert_eq!(route_of(&again), (Some(flow), first));
+    second.answer(&again, "200 OK");
+    // Its refusal went over the connection that is gone.
+    let ended = second.expect("SIP/2.0 487");
+    assert!(ended.contains(&caller.address().to_string()), "{ended}");
     proxy.stop();
 }
 

@@ -4,6 +4,7 @@ mod balancer;
 mod death;
 mod departure;
 mod handover;
+mod joining;
 mod orphan;
 mod phone;
 mod silence;

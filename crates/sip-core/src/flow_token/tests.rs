@@ -33,6 +33,16 @@ fn dialog() -> DialogToken {
     }
 }
 
+/// Balancers that began in the same second count their connections from one.
+#[test]
+fn connections_of_two_balancers_are_never_taken_for_one_another() {
+    use std::collections::BTreeSet;
+    let of =
+        |slot| StreamId::incarnation_of(InstanceId::balancer(slot), Incarnation(1_795_636_029));
+    let all: BTreeSet<u32> = (1..=u16::MAX).map(of).collect();
+    assert_eq!(all.len(), usize::from(u16::MAX));
+}
+
 #[test]
 fn a_dialog_token_says_nothing_to_those_who_carry_it() {
     let mut token = Vec::new();

@@ -257,6 +257,22 @@ fn a_cancelled_call_that_nobody_heard_of_is_terminated() {
     assert_eq!(last, [local(487), Action::Done]);
 }
 
+/// The phone has the CANCEL; its 487 may have gone where nobody is any more.
+#[test]
+fn a_cancel_that_went_another_way_is_waited_for_a_few_seconds() {
+    let mut bench = Bench::parallel(1);
+    bench.context.handle_cancel_taken(bench.now, 0);
+    assert!(!bench.context.is_cancelling(0), "nobody has cancelled it");
+    bench.response(0, 180, "ring");
+    bench.wait(10);
+    bench.cancel();
+    assert!(bench.context.is_cancelling(0));
+    bench.wait(1);
+    bench.context.handle_cancel_taken(bench.now, 0);
+    assert_eq!(bench.timeout_at(15), [Action::Abandon(0), local(487), Action::Done]);
+    assert!(!bench.context.is_cancelling(0));
+}
+
 #[test]
 fn an_answer_that_crosses_the_cancel_is_forwarded() {
     let mut bench = Bench::parallel(1);

@@ -54,18 +54,41 @@ pub(super) fn way(
     address: SocketAddr,
 ) -> Way {
     let mut way = Way::new(view.generation);
-    let owner_of = |set: &EarlierOwners| {
-        let owner = set.owner(message.call_id(), view.is_dead).filter(|owner| *owner != present);
-        owner.and_then(|owner| view.directory.address(owner))
-    };
+    let stop = |set: &EarlierOwners| stop_of(set, view, message, present);
     for set in view.earlier.iter().filter(|set| !set.is_settled) {
-        way.push_earlier(owner_of(set));
+        way.push_earlier(stop(set));
     }
     way.push_present(address);
     if matches!(message.method(), Some(Method::Cancel | Method::Ack)) {
         for set in view.earlier.iter().rev().filter(|set| set.is_settled) {
-            way.push_back(owner_of(set));
+            way.push_back(stop(set));
         }
     }
     way
+}
+
+/// The way of a response whose proxy is dead: the caller may have repeated its request, and then an
+/// earlier owner has the branch that the response is of, however long ago that was.
+pub(super) fn way_of_stray(
+    view: &BalancerView<'_>,
+    response: &Message<'_>,
+    present: usize,
+    address: SocketAddr,
+) -> Way {
+    let mut way = Way::new(view.generation);
+    for set in view.earlier {
+        way.push_earlier(stop_of(set, view, response, present));
+    }
+    way.push_present(address);
+    way
+}
+
+fn stop_of(
+    set: &EarlierOwners,
+    view: &BalancerView<'_>,
+    message: &Message<'_>,
+    present: usize,
+) -> Option<SocketAddr> {
+    let owner = set.owner(message.call_id(), view.is_dead).filter(|owner| *owner != present)?;
+    view.directory.address(owner)
 }

@@ -131,7 +131,9 @@ fn from_member(
     if is_for_own_answer(view, message) {
         return Verdict::Drop(DropReason::AckForUs);
     }
-    if !is_ours && path.transport != Transport::Udp {
+    // A phone that has come to us since: what went to it through the dead one is cancelled over its
+    // new connection.
+    if !is_ours && path.transport != Transport::Udp && !view.me.has_connection(&path) {
         let gone = StatusCode::FLOW_FAILED;
         return reply(message, gone, ReplyReason::OtherBalancersFlow);
     }

@@ -6,8 +6,8 @@ use sip_message::{Edits, Message, Transport, Via, parse_ip};
 
 use super::top_via::reopening_target;
 use super::{
-    BalancerView, DropReason, FLOW_FIELD, PATH_BYTES, SUSPECT_PARAM, Verdict, is_usable, owner,
-    response_target,
+    BalancerView, DropReason, FLOW_FIELD, PATH_BYTES, SUSPECT_PARAM, Verdict, earlier, is_usable,
+    owner, response_target,
 };
 use crate::branch::{ProxyIdentity, TierVia, read_tier_via};
 use crate::flow_token::{Flow, write_path};
@@ -37,8 +37,9 @@ pub(super) fn handle(
     }
 }
 
-/// To the worker that the Via names; if it is dead, or is another by now, to the present owner of
-/// the call, who speaks for it; if it may be dead, to it and to whom the call would then be.
+/// To the worker that the Via names; if it is dead, or is another by now, past the earlier owners to
+/// the present owner of the call, who speaks for it; if it may be dead, to it and to whom the call
+/// would then be.
 fn to_proxy(
     view: &BalancerView<'_>,
     message: &Message<'_>,
@@ -51,12 +52,16 @@ fn to_proxy(
         .filter(|place| place.incarnation == identity.incarnation && !(view.is_dead)(place.member));
     let named = place.map(|place| (place.member, place.address));
     let Some((member, address)) = named.or_else(|| owner(view, message)) else {
-        return Verdict::Drop(DropReason::ResponseWithoutMember);
+        let is_early = view.directory.is_empty();
+        let reason = if is_early { DropReason::NoTable } else { DropReason::ResponseWithoutMember };
+        return Verdict::Drop(reason);
     };
     let also = heir(view, message, member);
+    let way = named.is_none().then(|| earlier::way_of_stray(view, message, member, address));
+    let way = way.filter(|way| !way.is_direct());
     let mut length = message.bytes().len();
     if named.is_none() || also.is_some() {
-        length += FLOW_FIELD.len() + PATH_BYTES;
+        length += FLOW_FIELD.len() + PATH_BYTES + way.map_or(0, |way| way.length_max());
         edits.insert_with(message.headers_start(), |out| {
             out.extend_from_slice(FLOW_FIELD);
             out.extend_from_slice(b": ");
@@ -65,8 +70,12 @@ fn to_proxy(
                 out.extend_from_slice(SUSPECT_PARAM);
             }
             out.extend_from_slice(b"\r\n");
+            if let Some(way) = way {
+                way.write(view.ring, message.call_id(), out);
+            }
         });
     }
+    let address = way.map_or(address, |way| way.first());
     Verdict::ToMember { member, address, transport: view.transport_for(length), also }
 }
 

@@ -58,6 +58,7 @@ impl Fixture {
         let ring = ring();
         let me = BalancerIdentity {
             instance: InstanceId::balancer(1),
+            connections: 6,
             internal: address("127.0.10.1:5060"),
             listeners: vec![address("127.0.10.1:5060"), address("198.51.100.1:5070")],
         };

@@ -96,6 +96,7 @@ impl Fleet {
         let earlier: Vec<EarlierOwners> = sets.map(owners).collect();
         let me = BalancerIdentity {
             instance: InstanceId::balancer(1),
+            connections: 1,
             internal: SocketAddr::from(([10, 0, 10, 1], 5070)),
             listeners: vec![SocketAddr::from(([10, 0, 11, 1], 5060))],
         };

@@ -69,6 +69,7 @@ impl World {
         let [balancer] = membership.balancers.as_slice() else { panic!("one balancer") };
         let me = BalancerIdentity {
             instance: balancer.instance,
+            connections: 1,
             internal: balancer.internal,
             listeners: vec![balancer.advertised],
         };
@@ -193,7 +194,8 @@ impl World {
                 let aor = registrar::aor_of(request, &self.names)?;
                 let received = Some(source.remote);
                 let rows = self.rows.clone();
-                let registration = Registration { aor: &aor, rows: &rows, received, now: NOW };
+                let registration =
+                    Registration { aor: &aor, rows: &rows, received, is_brief: false, now: NOW };
                 let policy = RegistrarPolicy::default();
                 let registered = registrar::register(&policy, request, registration)?;
                 for upsert in registered.upserts {

@@ -57,7 +57,7 @@ impl Proxy {
         let request = testkit::request(&text);
         let aor = alice();
         let received = Some("192.0.2.1:40000".parse().expect("an address"));
-        let registration = Registration { aor: &aor, rows, received, now };
+        let registration = Registration { aor: &aor, rows, received, is_brief: false, now };
         registrar::register(&RegistrarPolicy::default(), &request.view(), registration)
     }
 

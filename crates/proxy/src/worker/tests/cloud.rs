@@ -111,6 +111,8 @@ pub(super) struct Cloud {
     next_look: Instant,
     fail_over_percent: u64,
     deaths: Vec<Instant>,
+    /// Deaths, suspicions and changes of owners, for the reader of a test that failed.
+    history: Vec<String>,
     callers: Vec<Caller>,
     phones: Vec<Phone>,
 }
@@ -133,6 +135,7 @@ impl Cloud {
         let balancer = |one: &fleet::BalancerMember| Balancer {
             me: BalancerIdentity {
                 instance: one.instance,
+                connections: 1,
                 internal: one.internal,
                 listeners: vec![one.internal, one.advertised],
             },
@@ -156,6 +159,7 @@ impl Cloud {
             next_look: now,
             fail_over_percent: weather.fail_over_percent,
             deaths: Vec::new(),
+            history: Vec::new(),
             callers: Vec::new(),
             phones: Vec::new(),
             random,
@@ -271,6 +275,7 @@ impl Cloud {
         let slot = *self.random.choose(&alive).expect("two at least");
         let dead = self.proxies.remove(&slot).expect("it lives");
         self.deaths.push(self.now);
+        self.note(format!("{} dies", dead.member.address));
         for balancer in &mut self.balancers {
             let seen = self.now + Duration::from_millis(100 + self.random.below(400));
             let sure = seen + Duration::from_millis(self.random.below(300));
@@ -289,14 +294,21 @@ impl Cloud {
         let owners: BTreeSet<u16> =
             alive.iter().copied().filter(|_| self.random.percent(50)).collect();
         if !owners.is_empty() {
+            self.note(format!("owners {owners:?}"));
             self.owners = owners;
         }
+    }
+
+    fn note(&mut self, what: String) {
+        let at = (self.now - testkit::epoch()).as_secs_f64();
+        self.history.push(format!("{at:.3} {what}"));
     }
 
     /// A proxy that lives misses its probes for a second.
     pub(super) fn suspect_somebody(&mut self) {
         let alive: Vec<SocketAddr> = self.proxies.values().map(|it| it.member.address).collect();
         let Some(address) = self.random.choose(&alive) else { return };
+        self.note(format!("{address} is suspect"));
         for balancer in &mut self.balancers {
             let until = self.now + Duration::from_secs(1);
             balancer.suspects.entry(*address).or_insert((self.now, until));

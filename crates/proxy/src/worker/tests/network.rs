@@ -9,6 +9,7 @@ use bytes::Bytes;
 use testkit::Random;
 
 use super::Weather;
+use super::peers::with;
 
 pub(super) struct Packet {
     pub(super) from: SocketAddr,
@@ -21,11 +22,42 @@ pub(super) struct Network {
     lost_percent: u64,
     repeated_percent: u64,
     late_percent: u64,
+    late_ms: u64,
     due: BinaryHeap<Reverse<(Instant, u64)>>,
     packets: BTreeMap<u64, Packet>,
     sent: u64,
-    /// The first line of each, lost ones included.
-    pub(super) log: Vec<String>,
+    /// Everything that was sent, in order.
+    pub(super) log: Vec<Sent>,
+}
+
+/// A packet, for the reader of a test that failed.
+pub(super) struct Sent {
+    at: Instant,
+    from: SocketAddr,
+    to: SocketAddr,
+    bytes: Bytes,
+    /// When each copy arrives: none, if it is lost.
+    arrivals: Vec<Instant>,
+}
+
+impl Sent {
+    pub(super) fn first_line(&self) -> String {
+        let first = self.bytes.split(|octet| *octet == b'\r').next().unwrap_or_default();
+        String::from_utf8_lossy(first).into_owned()
+    }
+
+    pub(super) fn is_of(&self, call_id: &str) -> bool {
+        with(&self.bytes, |message| message.call_id() == call_id.as_bytes())
+    }
+
+    pub(super) fn story(&self, began: Instant) -> String {
+        let of = |at: Instant| (at - began).as_secs_f64();
+        let method = with(&self.bytes, |message| message.cseq().method.to_string());
+        let arrivals: Vec<String> =
+            self.arrivals.iter().map(|at| format!("{:.3}", of(*at))).collect();
+        let (at, from, to, line) = (of(self.at), self.from, self.to, self.first_line());
+        format!("{at:.3} {from} -> {to} {line} ({method}) {}", arrivals.join(" "))
+    }
 }
 
 impl Network {
@@ -35,6 +67,7 @@ impl Network {
             lost_percent: weather.lost_percent,
             repeated_percent: weather.repeated_percent,
             late_percent: weather.late_percent,
+            late_ms: weather.late_ms,
             due: BinaryHeap::new(),
             packets: BTreeMap::new(),
             sent: 0,
@@ -43,20 +76,24 @@ impl Network {
     }
 
     pub(super) fn send(&mut self, now: Instant, from: SocketAddr, to: SocketAddr, bytes: &Bytes) {
-        let first = bytes.split(|octet| *octet == b'\r').next().unwrap_or_default();
-        self.log.push(String::from_utf8_lossy(first).into_owned());
-        if self.random.percent(self.lost_percent) {
-            return;
-        }
-        let copies = if self.random.percent(self.repeated_percent) { 2 } else { 1 };
+        let copies = if self.random.percent(self.lost_percent) {
+            0
+        } else if self.random.percent(self.repeated_percent) {
+            2
+        } else {
+            1
+        };
+        let mut arrivals = Vec::with_capacity(copies);
         for _ in 0..copies {
             // Up to 40 ms; sometimes so late that later ones overtake it.
-            let longest = if self.random.percent(self.late_percent) { 300 } else { 40 };
+            let longest = if self.random.percent(self.late_percent) { self.late_ms } else { 40 };
             let delay = Duration::from_millis(1 + self.random.below(longest));
             self.sent += 1;
             self.due.push(Reverse((now + delay, self.sent)));
             self.packets.insert(self.sent, Packet { from, to, bytes: bytes.clone() });
+            arrivals.push(now + delay);
         }
+        self.log.push(Sent { at: now, from, to, bytes: bytes.clone(), arrivals });
     }
 
     pub(super) fn next(&mut self, now: Instant) -> Option<Packet> {

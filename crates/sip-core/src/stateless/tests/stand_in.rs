@@ -7,6 +7,7 @@ fn second() -> Fixture {
     let mut fixture = Fixture::new();
     fixture.me = BalancerIdentity {
         instance: InstanceId::balancer(2),
+        connections: 7,
         internal: address("127.0.10.2:5060"),
         listeners: vec![address("127.0.10.2:5060")],
     };
@@ -65,6 +66,36 @@ fn a_request_by_another_balancers_path_is_the_transaction_that_it_was() {
     }
 }
 
+/// The phone's connection ended with its balancer, and it has one to us now: what reaches it over that
+/// one is the CANCEL of what came by the other. A connection that is not ours is nobody's.
+#[test]
+fn a_connection_of_ours_carries_what_began_through_another_balancer() {
+    let (first, mut second) = (Fixture::new(), second());
+    let via = first.proxy_via("127.0.20.1:5060", INCARNATION);
+    let source = udp(0, "127.0.20.1:5060");
+    let sent = |fixture: &Fixture, connection: StreamId| {
+        let flow = Flow { connection: Some(connection), ..tcp("203.0.113.9:41000") };
+        let route = first.path(&flow, "127.0.10.1:5060");
+        fixture.handle(&request("CANCEL", &format!("{via}Route: {route}\r\n")), &source)
+    };
+    let (_, through_first) =
+        sent(&first, StreamId { number: 5, incarnation: first.me.connections });
+    let ours = StreamId { number: 8, incarnation: second.me.connections };
+    let (verdict, through_second) = sent(&second, ours);
+    let flow = Flow { listener: 0, connection: Some(ours), ..tcp("203.0.113.9:41000") };
+    assert_eq!(verdict, Verdict::ToFlow { flow, otherwise: None });
+    // The sent-by of a listener other than the first is not known to others.
+    let branch = |text: &str| line(text, "Via:").split(';').nth(1).map(str::to_owned);
+    assert_eq!(branch(&through_second), branch(&through_first));
+    let advertised = second.directory.advertised(address("127.0.10.1:5060")).expect("known");
+    assert!(line(&through_second, "Via:").contains(&format!("/TCP {advertised};")));
+
+    second.me.connections += 1;
+    let gone = (StatusCode::FLOW_FAILED, ReplyReason::OtherBalancersFlow);
+    let (status, reason) = gone;
+    assert_eq!(sent(&second, ours).0, Verdict::Reply { status, reason });
+}
+
 /// A balancer of which nothing is known any more is spoken for by the address in the Path.
 #[test]
 fn a_path_of_a_balancer_that_nobody_knows_is_followed_too() {
@@ -90,7 +121,9 @@ fn before_its_first_table_a_balancer_refuses_nothing() {
         (request("OPTIONS", &format!("{CLIENT_VIA}Max-Forwards: 0\r\n")), client()),
         (request("INVITE", &format!("{via}Route: {route}\r\n")), udp(0, "127.0.20.1:5060")),
     ];
-    for (text, source) in table {
+    let ours = fixture.via_towards_proxies(&udp(0, "127.0.20.1:5060"));
+    let answer = (response(&format!("{ours}{via}{CLIENT_VIA}")), tcp("203.0.113.9:41000"));
+    for (text, source) in table.into_iter().chain([answer]) {
         assert_eq!(fixture.handle(&text, &source).0, Verdict::Drop(DropReason::NoTable), "{text}");
     }
 }

@@ -42,6 +42,10 @@ fn fixture(sets: &[Set<'_>]) -> Fixture {
 /// The slots that `method` visits until nothing is left, `<` before those that it walks back to.
 fn way(fixture: &Fixture, method: &str) -> String {
     let (verdict, text) = fixture.handle(&request(method, CLIENT_VIA), &client());
+    visited(fixture, verdict, &text)
+}
+
+fn visited(fixture: &Fixture, verdict: Verdict, text: &str) -> String {
     let Verdict::ToMember { member, address, .. } = verdict else { panic!("{verdict:?}") };
     assert_eq!(member, fixture.owner(), "calls count for the present owner");
     let mut index = Index::new();
@@ -121,6 +125,39 @@ fn earlier_owners_come_first_until_they_are_settled_and_then_only_for_what_walks
             assert_eq!(way(&fixture, method), *walking_back, "{name}: {method}");
         }
     }
+}
+
+/// The caller of a dead proxy may have repeated its INVITE to any owner since, and may still ring: its
+/// branch is there. A response that its proxy gets takes no way, and one of a call that was never
+/// another's none either.
+#[test]
+fn a_response_of_a_dead_proxy_passes_every_earlier_owner_first() {
+    let present = (fixture(&[]).owner() + 1) as u16;
+    let [a, b] = [1, 2, 3].into_iter().filter(|slot| *slot != present).collect::<Vec<_>>()[..]
+    else {
+        panic!("three proxies");
+    };
+    let p = present;
+    let table: &[(&[Set<'_>], String)] = &[
+        (&[(&[a], false)], format!("{a} {p}")),
+        (&[(&[a], true)], format!("{a} {p}")),
+        (&[(&[b], true), (&[p], true), (&[a], false)], format!("{b} {a} {p}")),
+    ];
+    let answer = |fixture: &Fixture, sent_by: &str| {
+        let ours = fixture.via_towards_proxies(&udp(0, "127.0.20.1:5060"));
+        let via = fixture.proxy_via(sent_by, INCARNATION);
+        fixture.handle(&response(&format!("{ours}{via}{CLIENT_VIA}")), &client())
+    };
+    for (sets, expected) in table {
+        let fixture = fixture(sets);
+        let (verdict, text) = answer(&fixture, "127.0.20.77:5060");
+        assert_eq!(visited(&fixture, verdict, &text), *expected);
+        let (_, text) = answer(&fixture, "127.0.20.1:5060");
+        assert!(!text.contains("X-SipCloud-Way"), "its proxy lives: {text}");
+    }
+    let (verdict, text) = answer(&fixture(&[(&[p], true)]), "127.0.20.77:5060");
+    assert!(matches!(verdict, Verdict::ToMember { .. }));
+    assert!(!text.contains("X-SipCloud-Way"), "{text}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::super::network::Sent;
 use super::super::peers::Phase;
 use super::Cloud;
 
@@ -23,8 +24,14 @@ impl Cloud {
     }
 
     /// The first lines of what was sent, in order.
-    pub(in super::super) fn sent(&self) -> &[String] {
-        &self.network.log
+    pub(in super::super) fn sent(&self) -> Vec<String> {
+        self.network.log.iter().map(Sent::first_line).collect()
+    }
+
+    /// The flow of a call, packet by packet.
+    fn flow(&self, call_id: &str) -> String {
+        let of_call = self.network.log.iter().filter(|sent| sent.is_of(call_id));
+        of_call.map(|sent| sent.story(testkit::epoch())).collect::<Vec<_>>().join("\n")
     }
 
     pub(in super::super) fn check(&self) {
@@ -38,7 +45,10 @@ impl Cloud {
                     Some((phone.tag(), ring.phase, ring.alerts))
                 })
                 .collect();
-            let story = || format!("{:?} {:?}\n{:#?}\n{rings:?}", caller.plan, call, caller.story);
+            let story = || {
+                let (plan, heard, flow) = (caller.plan, &caller.story, self.flow(&call));
+                format!("{plan:?} {call}\n{flow}\n{heard:#?}\n{rings:?}\n{:#?}", self.history)
+            };
             let finals = caller.answers.len() + caller.refusals.len();
             // What was answered to a CANCEL and not yet heard by the phone died with the proxy.
             let is_doomed = |death: &Instant| {
