@@ -120,13 +120,6 @@ fn no_call_is_lost_or_answered_twice_whatever_dies() {
     assert!(forwarded > 0 && released > 0 && released <= withheld);
 }
 
-/// A message may be in the network for seconds (RFC 3261 §17.1.1.1: T4, which is 5 s).
-#[test]
-fn what_comes_seconds_late_changes_nothing() {
-    let late = Weather { late_ms: 2_000, ..ROUGH };
-    play_all(&late, "what_comes_seconds_late_changes_nothing");
-}
-
 /// Nothing but deaths.
 #[test]
 fn on_a_perfect_network_only_the_dead_are_missed() {

@@ -58,7 +58,7 @@ impl Fixture {
         let ring = ring();
         let me = BalancerIdentity {
             instance: InstanceId::balancer(1),
-            connections: 6,
+            connections: 1,
             internal: address("127.0.10.1:5060"),
             listeners: vec![address("127.0.10.1:5060"), address("198.51.100.1:5070")],
         };
@@ -323,6 +323,13 @@ fn a_long_message_goes_to_the_member_by_tcp() {
 
 impl Fixture {
     /// The Via that we put on a request of `source`.
+    /// The Via line of the balancer on what the proxy that wrote `via` sends to a client.
+    fn via_towards_clients(&self, via: &str) -> String {
+        let route = self.path(&client(), "127.0.10.1:5060");
+        let text = request("INVITE", &format!("{via}Route: {route}\r\n"));
+        line(&self.handle(&text, &udp(0, "127.0.20.1:5060")).1, "Via:").to_owned()
+    }
+
     fn via_towards_proxies(&self, source: &Flow) -> String {
         line(&self.handle(&request("INVITE", CLIENT_VIA), source).1, "Via:").to_owned()
     }

@@ -9,10 +9,7 @@ use super::*;
 /// text that should have left if it goes to nobody but that proxy.
 fn answer(fixture: &Fixture, sent_by: &str, incarnation: Incarnation) -> (Verdict, String, String) {
     let via = fixture.proxy_via(sent_by, incarnation);
-    let route = fixture.path(&client(), "127.0.10.1:5060");
-    let text = request("INVITE", &format!("{via}Route: {route}\r\n"));
-    let (_, forwarded) = fixture.handle(&text, &udp(0, "127.0.20.1:5060"));
-    let ours = line(&forwarded, "Via:").to_owned();
+    let ours = fixture.via_towards_clients(&via);
     let text = response(&format!("{ours}{via}{CLIENT_VIA}"));
     let (verdict, edited) = fixture.handle(&text, &client());
     (verdict, edited, text.replace(&ours, ""))

@@ -121,7 +121,7 @@ fn before_its_first_table_a_balancer_refuses_nothing() {
         (request("OPTIONS", &format!("{CLIENT_VIA}Max-Forwards: 0\r\n")), client()),
         (request("INVITE", &format!("{via}Route: {route}\r\n")), udp(0, "127.0.20.1:5060")),
     ];
-    let ours = fixture.via_towards_proxies(&udp(0, "127.0.20.1:5060"));
+    let ours = Fixture::new().via_towards_clients(&via);
     let answer = (response(&format!("{ours}{via}{CLIENT_VIA}")), tcp("203.0.113.9:41000"));
     for (text, source) in table.into_iter().chain([answer]) {
         assert_eq!(fixture.handle(&text, &source).0, Verdict::Drop(DropReason::NoTable), "{text}");

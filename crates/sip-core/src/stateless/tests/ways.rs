@@ -144,8 +144,8 @@ fn a_response_of_a_dead_proxy_passes_every_earlier_owner_first() {
         (&[(&[b], true), (&[p], true), (&[a], false)], format!("{b} {a} {p}")),
     ];
     let answer = |fixture: &Fixture, sent_by: &str| {
-        let ours = fixture.via_towards_proxies(&udp(0, "127.0.20.1:5060"));
         let via = fixture.proxy_via(sent_by, INCARNATION);
+        let ours = fixture.via_towards_clients(&via);
         fixture.handle(&response(&format!("{ours}{via}{CLIENT_VIA}")), &client())
     };
     for (sets, expected) in table {
