@@ -294,6 +294,13 @@ fn view_of(status: &NodeStatus, load: CallRate) -> NodeView {
         transactions: one.transactions,
         bindings_until_ms: one.bindings_until_ms,
     };
+    let doubt = |one: &node_api::wire::MemberInDoubt| scaling::Doubt {
+        instance: one.instance,
+        worker: one.worker,
+        incarnation: Incarnation(one.incarnation),
+        is_dead: one.is_dead,
+        answers: one.answers,
+    };
     NodeView {
         incarnation: Incarnation(status.incarnation),
         is_ready: status.ready,
@@ -306,6 +313,7 @@ fn view_of(status: &NodeStatus, load: CallRate) -> NodeView {
         oldest_stamp: status.oldest_stamp.map(GenerationNumber::from),
         streams_open: status.streams_open,
         balancers_leaving: status.balancers_leaving.iter().map(leaving).collect(),
+        doubts: status.members_in_doubt.iter().map(doubt).collect(),
         load,
     }
 }

@@ -274,7 +274,7 @@ impl Manager {
         }
     }
 
-    /// Instances that came, went or changed their state since the round before.
+    /// Instances that came, went or changed their state since the round before, and remarks on them.
     fn tell_changes(&mut self, now_ms: u64, plan: &Plan) {
         let before = self.standings.take().unwrap_or_default();
         let mut events = Vec::new();
@@ -296,6 +296,9 @@ impl Manager {
         }
         for instance in before.keys().filter(|instance| !plan.standings.contains_key(instance)) {
             change(*instance, "gone".to_owned());
+        }
+        for (instance, remark) in &plan.remarks {
+            change(*instance, remark.clone());
         }
         for event in events {
             self.tell(event);

@@ -4,6 +4,7 @@ mod clock;
 mod handover;
 mod names;
 mod publication;
+mod returns;
 mod weights;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use fleet::{InstanceId, InstanceState, Tier};
 
 use crate::decision::{Decision, TierView, decide};
+use crate::doubts;
 use crate::lifecycle::{Stand, Surroundings, stand};
 use crate::plan::{Action, Cause, Plan, Standing, TierPlan};
 use crate::retirement::{self, Farewell, farewell};
@@ -48,6 +50,7 @@ struct Step<'a> {
     memory: Memory,
     stands: BTreeMap<InstanceId, Stand>,
     notes: BTreeMap<InstanceId, String>,
+    remarks: Vec<(InstanceId, String)>,
     tiers: BTreeMap<Tier, TierPlan>,
     actions: Vec<Action>,
 }
@@ -68,14 +71,17 @@ impl<'a> Step<'a> {
         let mut memory = view.memory.clone();
         clock::follow(&mut memory, view.timing, view.now_ms);
         adopt(&mut memory, view.held);
+        note_unreached(&mut memory, view);
         let around = Surroundings::of(view, &memory);
         let stands: BTreeMap<_, _> =
             view.observed.iter().map(|one| (one.instance, stand(one, &around))).collect();
         memory.rounds = memory.rounds.saturating_add(1);
+        memory.met.extend(stands.keys());
         // A slot that is not listed is free: what is remembered of its last instance goes.
         memory.retiring.retain(|instance, _| stands.contains_key(instance));
         memory.first_seen_ms.retain(|instance, _| stands.contains_key(instance));
         memory.was_ready.retain(|instance| stands.contains_key(instance));
+        memory.returns.retain(|instance, _| stands.contains_key(instance));
         let is_listed = |name: &String| view.observed.iter().any(|one| one.machine == *name);
         memory.failed_machines.retain(is_listed);
         let keep_ms = [view.balancers.policy, view.proxies.policy]
@@ -89,6 +95,7 @@ impl<'a> Step<'a> {
             memory,
             stands,
             notes: BTreeMap::new(),
+            remarks: Vec::new(),
             tiers: BTreeMap::new(),
             actions: Vec::new(),
         }
@@ -371,7 +378,7 @@ impl<'a> Step<'a> {
     /// Whether an instance that has not served yet, as far as this manager knows, has not. One that
     /// an earlier manager made may serve, and be silent just now.
     fn is_new(&self, one: &Observed) -> bool {
-        let is_heard = one.node.known().or(one.last.as_ref()).is_some();
+        let is_heard = one.heard().is_some();
         (is_heard || self.has_no_table(one)) && !self.is_owner(one.instance)
     }
 
@@ -501,6 +508,7 @@ impl<'a> Step<'a> {
         if self.view.is_dry_run {
             self.actions.clear();
         }
+        let remarks = self.remarks;
         let mut notes = self.notes;
         for one in self.view.observed {
             if one.machine_state == MachineState::Unlisted {
@@ -517,6 +525,7 @@ impl<'a> Step<'a> {
             actions: self.actions,
             tiers: self.tiers,
             standings: self.stands.into_iter().map(standing).collect(),
+            remarks,
             memory: self.memory,
         }
     }
@@ -529,6 +538,16 @@ fn adopt(memory: &mut Memory, held: Option<&fleet::Membership>) {
     if mine.is_none_or(|mine| held.generation > mine.generation) {
         memory.is_adopted |= mine.is_none();
         memory.membership = Some(held.clone());
+    }
+}
+
+/// Since when no balancer reaches an owner.
+fn note_unreached(memory: &mut Memory, view: &View<'_>) {
+    let owners = memory.membership.as_ref().map_or(&[][..], |membership| &membership.proxies);
+    let unreached = doubts::unreached(view.observed, owners);
+    memory.unreached_ms.retain(|instance, _| unreached.contains(instance));
+    for instance in unreached {
+        memory.unreached_ms.entry(instance).or_insert(view.now_ms);
     }
 }
 

@@ -18,11 +18,12 @@
 //! # Reading order
 //!
 //! `policy` → `decision` (how many) → `roster` and `load` (what is known) → `view` (what is seen) →
-//! `lifecycle` (where an instance stands) → `retirement` (which one goes, and when it may) →
-//! `controller` (what is done).
+//! `doubts` (what balancers believe) → `lifecycle` (where an instance stands) → `retirement` (which
+//! one goes, and when it may) → `controller` (what is done).
 
 mod controller;
 mod decision;
+mod doubts;
 mod lifecycle;
 mod load;
 mod plan;
@@ -40,6 +41,6 @@ pub use policy::{AdaptiveRule, PAPER, PaperRule, Rule, ScalingPolicy};
 pub use retirement::Order;
 pub use roster::{Listed, Roster, RoundKind};
 pub use view::{
-    LeavingBalancer, MachineState, Memory, NodeView, Observed, Retiring, RetiringCause, Stray,
-    TierInput, Timing, View,
+    Doubt, LeavingBalancer, MachineState, Memory, NodeView, Observed, Retiring, RetiringCause,
+    Stray, TierInput, Timing, View,
 };

@@ -7,9 +7,11 @@
 
 use std::time::Duration;
 
-use fleet::{InstanceId, InstanceState, Observation, Tier};
+use fleet::{GenerationNumber, InstanceId, InstanceState, Member, Observation, Tier};
 
+use crate::doubts;
 use crate::plan::Cause;
+use crate::retirement::since;
 use crate::view::{MachineState, Memory, NodeView, Observed, Timing, View};
 
 /// Where it stands; `Failed` always has a cause.
@@ -28,6 +30,7 @@ pub(crate) struct Surroundings<'a> {
     /// Half of the nodes answered this round: if one did not, it is the node's fault and not that of
     /// the manager's network.
     pub(crate) most_answer: bool,
+    balancers: Vec<&'a Observed>,
 }
 
 impl<'a> Surroundings<'a> {
@@ -39,7 +42,36 @@ impl<'a> Surroundings<'a> {
             memory,
             dns: view.dns,
             most_answer: known > 0 && 2 * known >= view.observed.len(),
+            balancers: doubts::balancers(view.observed).collect(),
         }
+    }
+
+    /// Whether silence of this one is its own fault: most others answer, or every balancer has said
+    /// for long that it hears nothing of it either.
+    fn is_its_own_fault(&self, instance: InstanceId) -> bool {
+        let wait = self.timing.poll_interval * self.timing.silent_rounds_max;
+        let unreached = self.memory.unreached_ms.get(&instance);
+        self.most_answer || unreached.is_some_and(|&at_ms| since(at_ms, self.now_ms) >= wait)
+    }
+
+    /// Whether a balancer may work with a table that gives calls to the proxy in this slot.
+    fn may_own(&self, proxy: InstanceId) -> bool {
+        let Some(membership) = &self.memory.membership else { return false };
+        let names = |members: &[Member]| members.iter().any(|member| member.instance == proxy);
+        if names(&membership.proxies) {
+            return true;
+        }
+        let Some(set) = membership.earlier.iter().rev().find(|set| names(&set.proxies)) else {
+            return false;
+        };
+        let may_have_it = |balancer: &&Observed| match balancer.heard() {
+            Some(node) => !is_beyond(node, set.ended_with),
+            None => {
+                let is_known = membership.balancer(balancer.instance).is_some();
+                is_known || !self.memory.made.contains(&balancer.instance)
+            }
+        };
+        self.balancers.iter().any(may_have_it)
     }
 }
 
@@ -54,8 +86,9 @@ pub(crate) fn stand(observed: &Observed, around: &Surroundings<'_>) -> Stand {
     }
     let is_late = age(observed, around) > around.timing.start_limit;
     let rounds = observed.misses;
-    let is_given_up = rounds >= around.timing.silent_rounds_max && around.most_answer;
-    let Some(last) = answer.or(observed.last.as_ref()) else {
+    let is_silent = rounds >= around.timing.silent_rounds_max;
+    let is_given_up = is_silent && around.is_its_own_fault(observed.instance);
+    let Some(last) = observed.heard() else {
         return match may_serve(observed, around) {
             true if is_given_up => failed(Cause::Silent { rounds }),
             false if is_late && is_to_answer(observed, around) => failed(Cause::NeverReady),
@@ -96,10 +129,14 @@ fn may_serve(observed: &Observed, around: &Surroundings<'_>) -> bool {
 
 /// Whether the fault is the machine's own if this manager never heard of it: it still boots, or it was
 /// asked for by this very manager, or others answer. A manager that took over and hears nobody is blind.
+///
+/// The machine that was asked for may be one that was there before and that a list left out: where its
+/// slot may still be given calls, having asked for it says nothing.
 fn is_to_answer(observed: &Observed, around: &Surroundings<'_>) -> bool {
+    let instance = observed.instance;
     observed.machine_state == MachineState::Booting
-        || around.memory.made.contains(&observed.instance)
-        || around.most_answer
+        || (around.memory.made.contains(&instance) && !around.may_own(instance))
+        || around.is_its_own_fault(instance)
 }
 
 /// Whether calls are given to it: a proxy that owns rows of the table, a balancer in the DNS.
@@ -120,14 +157,20 @@ fn is_in_service(instance: InstanceId, node: &NodeView, around: &Surroundings<'_
 }
 
 /// How long this manager has known of it. Counted from the first sight: after a restart of the
-/// manager, an old instance that is not ready has the time of a new one.
+/// manager, an old instance that is not ready has the time of a new one. Where the manager's clock is
+/// behind the provider's, a birth in the future says nothing.
 fn age(observed: &Observed, around: &Surroundings<'_>) -> Duration {
     let first_seen = around.memory.first_seen_ms.get(&observed.instance).copied();
-    let since = first_seen.unwrap_or(around.now_ms).max(observed.created_at_ms);
-    Duration::from_millis(around.now_ms.saturating_sub(since))
+    let born_ms = Some(observed.created_at_ms).filter(|&at_ms| at_ms <= around.now_ms);
+    since(first_seen.unwrap_or(around.now_ms).max(born_ms.unwrap_or(0)), around.now_ms)
 }
 
 /// The generation that a node works with is at least `number`.
-pub(crate) fn has_generation(node: &NodeView, number: fleet::GenerationNumber) -> bool {
+pub(crate) fn has_generation(node: &NodeView, number: GenerationNumber) -> bool {
     node.generation.is_some_and(|(have, _)| have >= number)
+}
+
+/// The generation that a node works with is later than `end`.
+pub(crate) fn is_beyond(node: &NodeView, end: GenerationNumber) -> bool {
+    node.generation.is_some_and(|(have, _)| have > end)
 }

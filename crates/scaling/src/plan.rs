@@ -17,6 +17,8 @@ pub struct Plan {
     pub actions: Vec<Action>,
     pub tiers: BTreeMap<Tier, TierPlan>,
     pub standings: BTreeMap<InstanceId, Standing>,
+    /// What happened to an instance that no action shows, for the journal.
+    pub remarks: Vec<(InstanceId, String)>,
     /// For the next step.
     pub memory: Memory,
 }

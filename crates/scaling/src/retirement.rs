@@ -181,6 +181,7 @@ mod tests {
             oldest_stamp: None,
             streams_open: 0,
             balancers_leaving: Vec::new(),
+            doubts: Vec::new(),
             load: CallRate::ZERO,
         }
     }

@@ -130,6 +130,13 @@ pub struct Observed {
     pub misses: u32,
 }
 
+impl Observed {
+    /// What it says now, or said last.
+    pub(crate) fn heard(&self) -> Option<&NodeView> {
+        self.node.known().or(self.last.as_ref())
+    }
+}
+
 /// What a node says about itself, as far as steps depend on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeView {
@@ -148,6 +155,8 @@ pub struct NodeView {
     pub streams_open: u64,
     /// A proxy's word on the balancers that it knows to be on their way out.
     pub balancers_leaving: Vec<LeavingBalancer>,
+    /// A balancer's word on the workers of its table that it does not hold to be alive.
+    pub doubts: Vec<Doubt>,
     /// The larger of its own report and of what the balancers gave to it.
     pub load: CallRate,
 }
@@ -160,6 +169,18 @@ pub struct LeavingBalancer {
     pub transactions: u64,
     /// Until when a binding may live whose Path names it; `None` while the proxy does not know.
     pub bindings_until_ms: Option<u64>,
+}
+
+/// A worker that a balancer does not hold to be alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Doubt {
+    pub instance: InstanceId,
+    pub worker: u16,
+    pub incarnation: Incarnation,
+    /// It is given nothing until a newer generation has it. Otherwise it is suspect, and used.
+    pub is_dead: bool,
+    /// It answers that balancer's probes now.
+    pub answers: bool,
 }
 
 /// What a step tells the next one. All of it may be lost: it is rebuilt from the view, at the
@@ -176,6 +197,8 @@ pub struct Memory {
     /// Instances that a tier should have: replaces what died.
     pub targets: BTreeMap<Tier, u32>,
     pub retiring: BTreeMap<InstanceId, Retiring>,
+    /// Instances that were listed at some time.
+    pub met: BTreeSet<InstanceId>,
     /// When each listed instance was first seen.
     pub first_seen_ms: BTreeMap<InstanceId, u64>,
     /// Instances that were ready at some time.
@@ -199,6 +222,11 @@ pub struct Memory {
     pub cut_off_ms: Option<u64>,
     /// When each second machine in a slot was first seen.
     pub strays_seen_ms: BTreeMap<String, u64>,
+    /// Since when every balancer says of an owner that it does not answer them.
+    pub unreached_ms: BTreeMap<InstanceId, u64>,
+    /// How many times in short succession an owner was brought back to balancers that held it dead,
+    /// and when the last time was.
+    pub returns: BTreeMap<InstanceId, (u32, u64)>,
 }
 
 /// An instance on its way out.

@@ -21,8 +21,10 @@ const SCENARIOS: &[(&str, &str)] = &[
     scenario!("flash-crowd"),
     scenario!("freeze"),
     scenario!("half-launch"),
+    scenario!("held-dead"),
     scenario!("last-proxy-dies"),
     scenario!("launch-limit"),
+    scenario!("left-out"),
     scenario!("list-fails"),
     scenario!("lost-polls"),
     scenario!("maximum"),
@@ -46,6 +48,7 @@ const SCENARIOS: &[(&str, &str)] = &[
     scenario!("slow-boots"),
     scenario!("slow-start"),
     scenario!("two-proxies-die"),
+    scenario!("unreached"),
 ];
 
 /// Name and text of every scenario in `scenarios/`.

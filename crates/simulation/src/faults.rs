@@ -27,6 +27,8 @@ pub enum Fault {
     Dies,
     /// It carries calls and the manager does not reach it.
     Silent,
+    /// The balancers do not reach it.
+    Unreached,
     /// Its transactions do not end.
     Busy,
     /// It takes `value` calls per second, whatever it is given, and answers no poll.
@@ -110,7 +112,9 @@ impl Event {
             F::Dies | F::Duplicate | F::Drain | F::Busy | F::Overloaded if !is_one => {
                 Err("`on` names one instance")
             }
-            F::Silent | F::Unlisted if self.on.is_none() => Err("`on` says whom it meets"),
+            F::Silent | F::Unreached | F::Unlisted if self.on.is_none() => {
+                Err("`on` says whom it meets")
+            }
             F::Overloaded | F::BootTime if self.value.is_none_or(|value| value < 0) => {
                 Err("`value` is a number from 0")
             }
@@ -138,6 +142,7 @@ impl Event {
             F::Dies => format!("{whom} dies"),
             F::Silent if self.on == Some(Target::All) => "the manager reaches nobody".to_owned(),
             F::Silent => format!("the manager does not reach {whom}"),
+            F::Unreached => format!("the balancers do not reach {whom}"),
             F::Busy => format!("the transactions of {whom} do not end"),
             F::Overloaded => format!("{whom} takes {value} cps at most and answers no poll"),
             F::Unlisted => format!("the list leaves out {whom}"),

@@ -38,6 +38,8 @@ struct Known {
 /// One look at the world, and what is to be done.
 pub(crate) struct Turn {
     pub(crate) observed: Vec<Observed>,
+    /// Rounds of this manager.
+    pub(crate) rounds: u32,
     pub(crate) plan: Plan,
 }
 
@@ -82,7 +84,7 @@ impl Manager {
         }
         let plan = self.step(kind, world, settings, &observed);
         self.standings = Some(plan.standings.clone());
-        Ok(Turn { observed, plan })
+        Ok(Turn { observed, rounds: self.memory.rounds, plan })
     }
 
     fn ask(&self, world: &World) -> BTreeMap<InstanceId, NodeView> {

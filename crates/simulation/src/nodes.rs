@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use fleet::{CallRate, GenerationNumber, Incarnation, InstanceId, Membership, Tier};
-use scaling::{LeavingBalancer, NodeView};
+use fleet::{CallRate, GenerationNumber, Incarnation, InstanceId, Member, Membership, Tier};
+use scaling::{Doubt, LeavingBalancer, NodeView};
 
 /// One life of a balancer or a proxy.
 #[derive(Clone, Debug)]
@@ -24,13 +24,65 @@ pub(crate) struct Node {
     pub(crate) calls_to: BTreeMap<InstanceId, CallRate>,
     /// A proxy's: when each balancer last gave it a call.
     given_by_ms: BTreeMap<InstanceId, u64>,
+    beliefs: Beliefs,
+}
+
+/// What a balancer hears of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sound {
+    Answers,
+    /// Nobody listens there.
+    Refuses,
+    Silent,
+}
+
+/// What a balancer believes of the lives in its table: the outcome of its probes, which take a second or
+/// two and are over at the next look. Whoever is not in here is held alive.
+#[derive(Clone, Debug, Default)]
+struct Beliefs {
+    doubts: BTreeMap<(InstanceId, Incarnation), Belief>,
+    /// The generation in which it last looked.
+    seen: Option<GenerationNumber>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Belief {
+    is_dead: bool,
+    answers: bool,
+    /// A generation since its death still has it.
+    is_pardoned: bool,
+}
+
+impl Beliefs {
+    /// Hears of everybody in its table.
+    fn look(&mut self, table: &Membership, sound: impl Fn(InstanceId) -> Sound) {
+        let is_newer = self.seen.replace(table.generation) != Some(table.generation);
+        let lives: Vec<_> =
+            table.every_proxy().map(|member| (member.instance, member.incarnation)).collect();
+        let answering = lives.iter().filter(|life| sound(life.0) == Sound::Answers).count();
+        let mut before = std::mem::take(&mut self.doubts);
+        for life in lives {
+            let known = before.remove(&life).unwrap_or_default();
+            let answers = sound(life.0) == Sound::Answers;
+            let is_pardoned = known.is_dead && (known.is_pardoned || is_newer);
+            let is_dead = match sound(life.0) {
+                Sound::Answers => known.is_dead && !is_pardoned,
+                Sound::Refuses => true,
+                // If nobody answers, the fault may be the balancer's own.
+                Sound::Silent => known.is_dead || answering > 0,
+            };
+            if is_dead || !answers {
+                self.doubts.insert(life, Belief { is_dead, answers, is_pardoned });
+            }
+        }
+    }
 }
 
 /// Phones that registered through a balancer on its way out have done so elsewhere after this time.
 const BINDINGS_MS: u64 = 60_000;
 
 impl Node {
-    pub(crate) const fn new(machine: String, incarnation: Incarnation, at: SocketAddr) -> Self {
+    pub(crate) fn new(machine: String, incarnation: Incarnation, at: SocketAddr) -> Self {
         Self {
             machine,
             incarnation,
@@ -42,7 +94,33 @@ impl Node {
             offered: CallRate::ZERO,
             calls_to: BTreeMap::new(),
             given_by_ms: BTreeMap::new(),
+            beliefs: Beliefs::default(),
         }
+    }
+
+    /// A balancer looks who is there.
+    pub(crate) fn look(&mut self, sound: impl Fn(InstanceId) -> Sound) {
+        if let Some(table) = &self.membership {
+            self.beliefs.look(table, sound);
+        }
+    }
+
+    /// Whether a balancer gives nothing to this owner.
+    pub(crate) fn skips(&self, owner: &Member) -> bool {
+        let belief = self.beliefs.doubts.get(&(owner.instance, owner.incarnation));
+        belief.is_some_and(|belief| belief.is_dead)
+    }
+
+    fn doubts(&self) -> Vec<Doubt> {
+        let doubts = self.beliefs.doubts.iter();
+        let told = doubts.map(|(&(instance, incarnation), &belief)| Doubt {
+            instance,
+            worker: 0,
+            incarnation,
+            is_dead: belief.is_dead,
+            answers: belief.answers,
+        });
+        told.collect()
     }
 
     /// A balancer gives it calls under its generation.
@@ -104,6 +182,7 @@ impl Node {
             oldest_stamp: self.stamps.keys().next().copied(),
             streams_open: 0,
             balancers_leaving: self.leaving(now_ms, transaction_ms),
+            doubts: self.doubts(),
             load: CallRate::ZERO,
         }
     }

@@ -164,7 +164,7 @@ impl Episode {
         let count = u64::try_from(nodes.len()).unwrap_or(0);
         let place = usize::try_from(random.below(count)).unwrap_or(0);
         let one = nodes.get(place).copied()?;
-        let (fault, on, value) = match random.below(34) {
+        let (fault, on, value) = match random.below(36) {
             0..=4 => (Fault::Dies, Some(Target::One(one)), None),
             5..=9 => (Fault::Silent, Some(Target::One(one)), None),
             10 => (Fault::Silent, Some(Target::All), None),
@@ -188,10 +188,12 @@ impl Episode {
             }
             31 => (Fault::Drain, Some(Target::One(one)), None),
             32 => (Fault::Busy, Some(Target::One(one)), None),
-            _ if one.tier == Tier::Proxy => {
+            _ if one.tier != Tier::Proxy => return None,
+            33 => {
                 (Fault::Overloaded, Some(Target::One(one)), i64::try_from(random.below(200)).ok())
             }
-            _ => return None,
+            34 => (Fault::Unreached, Some(Target::One(one)), None),
+            _ => (Fault::Unreached, Some(Target::Tier(Tier::Proxy)), None),
         };
         Some(Event { at_s: 0, for_s, fault, on, value })
     }

@@ -153,6 +153,9 @@ impl Run {
         self.watch.look(&self.world, &self.settings, &turn);
         let is_dry_run = self.settings.is_dry_run;
         self.story.tell_decisions(&self.world, &turn.plan, is_dry_run);
+        for (instance, remark) in &turn.plan.remarks {
+            self.story.tell(&self.world, "remark", &format!("{instance}: {remark}"));
+        }
         let done = manager.act(&mut self.world, turn.plan.actions);
         for done in &done {
             self.story.tell_act(&self.world, done);

@@ -58,7 +58,7 @@ impl Watch {
                     found.push("the last name is taken from the DNS".to_owned());
                 }
                 Action::Terminate { instance, machine, cause } => {
-                    look_at_end(world, *instance, machine, cause, &mut found);
+                    look_at_end((world, settings, turn), *instance, machine, cause, &mut found);
                 }
                 _ => {}
             }
@@ -194,7 +194,7 @@ fn creations(plan: &Plan) -> impl Iterator<Item = InstanceId> {
 
 /// Nothing ends that is needed: the dead are dead, the empty are empty, and no table names them.
 fn look_at_end(
-    world: &World,
+    (world, settings, turn): (&World, &Settings, &Turn),
     instance: InstanceId,
     machine: &str,
     cause: &Cause,
@@ -203,7 +203,12 @@ fn look_at_end(
     let Some(node) = world.nodes.get(&instance).filter(|node| node.machine == machine) else {
         return;
     };
-    let named = Named::of(world, instance);
+    // A balancer that no list has shown to this manager for long is gone, as far as it can know.
+    let is_unknowable = |balancer: &InstanceId| {
+        turn.rounds > settings.timing.silent_rounds_max
+            && !turn.observed.iter().any(|one| one.instance == *balancer)
+    };
+    let named = Named::of(world, instance, is_unknowable);
     let is_wrong = match cause {
         Cause::Dead => true,
         Cause::Empty if instance.tier == Tier::Proxy => {
@@ -211,6 +216,11 @@ fn look_at_end(
             named != Named::Not || left > 0
         }
         Cause::NeverReady | Cause::NotNeeded => named == Named::Owner,
+        // A manager that hears few gives nobody up that balancers reach.
+        Cause::Silent { .. } if instance.tier == Tier::Proxy => {
+            let heard = turn.observed.iter().filter(|one| one.node.known().is_some()).count();
+            2 * heard < turn.observed.len() && world.is_reached(instance)
+        }
         _ => false,
     };
     if is_wrong {
@@ -227,8 +237,13 @@ enum Named {
 }
 
 impl Named {
-    fn of(world: &World, instance: InstanceId) -> Self {
-        let balancers = world.nodes.iter().filter(|(one, _)| one.tier == Tier::LoadBalancer);
+    fn of(
+        world: &World,
+        instance: InstanceId,
+        is_passed_over: impl Fn(&InstanceId) -> bool,
+    ) -> Self {
+        let is_meant = |one: &InstanceId| one.tier == Tier::LoadBalancer && !is_passed_over(one);
+        let balancers = world.nodes.iter().filter(|(one, _)| is_meant(one));
         let tables = || balancers.clone().filter_map(|(_, node)| node.membership.as_ref());
         let names = |members: &[fleet::Member]| members.iter().any(|m| m.instance == instance);
         if tables().any(|table| names(&table.proxies)) {
@@ -277,6 +292,10 @@ pub(crate) fn unconverged(world: &World, settings: &Settings) -> Vec<String> {
     }
     if table.is_some_and(|table| !table.earlier.is_empty()) {
         wrong.push("earlier owners are left in the table".to_owned());
+    }
+    let skips = |member| world.nodes.values().any(|balancer| balancer.skips(member));
+    if let Some(member) = table.iter().flat_map(|table| &table.proxies).find(|one| skips(*one)) {
+        wrong.push(format!("a balancer holds {} dead", member.instance));
     }
     if world.dns.known() != Some(&live(Tier::LoadBalancer)) {
         wrong.push(format!("the DNS names {:?}", world.dns));

@@ -40,7 +40,7 @@ pub(crate) struct World {
     last_incarnation: u32,
 }
 
-pub(crate) use crate::nodes::Node;
+pub(crate) use crate::nodes::{Node, Sound};
 
 /// What became of the calls, and how long.
 #[derive(Clone, Copy, Debug, Default)]
@@ -212,37 +212,64 @@ impl World {
         self.named_ms.retain(|_, named_ms| *named_ms + DNS_TTL_MS > now_ms);
         let used = self.named_ms.keys().filter(|one| self.nodes.contains_key(one));
         let used: Vec<InstanceId> = used.copied().collect();
+        self.look_around();
         let mut unserved = load;
         for (balancer, share) in shares(load, &used, |_| 1) {
-            if self.balance(balancer, share) {
-                unserved = unserved - share;
-            }
+            unserved = unserved - self.balance(balancer, share);
         }
         self.take_calls(elapsed_ms);
         self.totals.calls_unserved += unserved.millicps() * elapsed_ms / 1_000_000;
     }
 
-    /// A balancer gives its share to the owners that live; returns whether there are any.
-    fn balance(&mut self, balancer: InstanceId, share: CallRate) -> bool {
-        let Some(node) = self.nodes.get_mut(&balancer) else { return false };
-        node.calls = share;
-        let Some(table) = node.membership.clone() else { return false };
-        let is_live = |one: &Member| self.nodes.contains_key(&one.instance);
-        let live: Vec<Member> = table.proxies.iter().copied().filter(is_live).collect();
-        if live.is_empty() || share == CallRate::ZERO {
-            return !live.is_empty();
+    /// What is heard from the address of a proxy.
+    fn sound(&self, proxy: InstanceId) -> Sound {
+        match self.nodes.contains_key(&proxy) {
+            false => Sound::Refuses,
+            true if self.is(Fault::Unreached, proxy) => Sound::Silent,
+            true => Sound::Answers,
         }
-        let mut calls_to = BTreeMap::new();
-        for (member, part) in shares(share, &live, |member| u64::from(member.weight)) {
+    }
+
+    /// Whether balancers reach the proxy in this slot.
+    pub(crate) fn is_reached(&self, proxy: InstanceId) -> bool {
+        self.sound(proxy) == Sound::Answers
+    }
+
+    /// Balancers find out who is there.
+    fn look_around(&mut self) {
+        let proxies = self.nodes.keys().copied().filter(|one| one.tier == Tier::Proxy);
+        let there: BTreeMap<InstanceId, Sound> =
+            proxies.map(|proxy| (proxy, self.sound(proxy))).collect();
+        let sound = |proxy: InstanceId| there.get(&proxy).copied().unwrap_or(Sound::Refuses);
+        let is_balancer = |instance: &InstanceId| instance.tier == Tier::LoadBalancer;
+        for (_, node) in self.nodes.iter_mut().filter(|(instance, _)| is_balancer(instance)) {
+            node.look(sound);
+        }
+    }
+
+    /// A balancer gives its share to the owners that it does not skip; returns what reached one.
+    fn balance(&mut self, balancer: InstanceId, share: CallRate) -> CallRate {
+        let Some(node) = self.nodes.get_mut(&balancer) else { return CallRate::ZERO };
+        node.calls = share;
+        let Some(table) = node.membership.clone() else { return CallRate::ZERO };
+        let used: Vec<Member> =
+            table.proxies.iter().copied().filter(|owner| !node.skips(owner)).collect();
+        if share == CallRate::ZERO {
+            return share;
+        }
+        let (mut calls_to, mut served) = (BTreeMap::new(), CallRate::ZERO);
+        for (member, part) in shares(share, &used, |member| u64::from(member.weight)) {
             calls_to.insert(member.instance, part);
-            if let Some(proxy) = self.nodes.get_mut(&member.instance) {
+            let is_reached = self.is_reached(member.instance);
+            if let Some(proxy) = self.nodes.get_mut(&member.instance).filter(|_| is_reached) {
                 proxy.give(self.now_ms, balancer, table.generation, part);
+                served += part;
             }
         }
         if let Some(node) = self.nodes.get_mut(&balancer) {
             node.calls_to = calls_to;
         }
-        true
+        served
     }
 
     /// Proxies take what they are given, as far as they can.

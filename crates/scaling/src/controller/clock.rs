@@ -26,11 +26,13 @@ pub(super) fn follow(memory: &mut Memory, timing: &Timing, now_ms: u64) {
         since.chain(&mut one.withdrawn_at_ms).chain(&mut one.released_at_ms)
     });
     let failed_starts = memory.failed_starts.values_mut().map(|(_, at_ms)| at_ms);
-    let cut_off = memory.cut_off_ms.iter_mut().chain(failed_starts);
+    let returns = memory.returns.values_mut().map(|(_, at_ms)| at_ms);
+    let cut_off = memory.cut_off_ms.iter_mut().chain(failed_starts).chain(returns);
     let launches = memory.launches_ms.iter_mut().map(|(_, at_ms)| at_ms);
     let times = memory.acknowledged_ms.values_mut().chain(memory.first_seen_ms.values_mut());
     let times = times
         .chain(memory.strays_seen_ms.values_mut())
+        .chain(memory.unreached_ms.values_mut())
         .chain(launches)
         .chain(memory.slow_since_ms.values_mut())
         .chain(retiring)

@@ -5,9 +5,9 @@ use std::time::Duration;
 use fleet::{EarlierSet, GenerationNumber, InstanceId, InstanceState, Member, Tier};
 
 use super::Step;
-use crate::lifecycle::has_generation;
+use crate::lifecycle::is_beyond;
 use crate::retirement::since;
-use crate::view::{MachineState, Observed};
+use crate::view::{MachineState, NodeView, Observed};
 
 /// How long a message may be on its way between two members, with all its waiting in sockets.
 const IN_FLIGHT: Duration = Duration::from_secs(1);
@@ -91,7 +91,7 @@ impl Step<'_> {
     fn has_finished(&self, member: &Member, end: GenerationNumber) -> bool {
         let listed = self.view.observed.iter().find(|one| one.instance == member.instance);
         let Some(one) = listed.filter(|one| !self.is_gone(one)) else { return true };
-        let last = one.node.known().or(one.last.as_ref());
+        let last = one.heard();
         if last.is_some_and(|node| node.incarnation != member.incarnation) {
             return true;
         }
@@ -101,19 +101,27 @@ impl Step<'_> {
     }
 
     pub(super) fn all_balancers_are_beyond(&self, end: GenerationNumber) -> bool {
-        let next = GenerationNumber { counter: end.counter.saturating_add(1), ..end };
-        self.of_tier(Tier::LoadBalancer).filter(|one| !self.is_gone(one)).all(|one| {
-            match one.node.known().or(one.last.as_ref()) {
-                Some(node) => has_generation(node, next),
-                None => self.has_no_table(one),
-            }
-        })
+        self.all_balancers(|node| is_beyond(node, end))
     }
 
-    /// A balancer that boots, or that this manager asked for and has not heard yet, has no table. What
-    /// another one has, which an earlier manager made, is unknown until it answers.
+    /// Whether every balancer that may be at work says so, now or last.
+    pub(super) fn all_balancers(&self, is_so: impl Fn(&NodeView) -> bool) -> bool {
+        let mut balancers = self.of_tier(Tier::LoadBalancer).filter(|one| !self.is_gone(one));
+        let all_say_so = balancers.all(|one| match one.heard() {
+            Some(node) => is_so(node),
+            None => self.has_no_table(one),
+        });
+        all_say_so && self.unmet_balancers().is_empty()
+    }
+
+    /// A node that boots, or that this manager asked for and has not heard yet, has no table. What
+    /// another one has, which an earlier manager made, is unknown until it answers; and what was asked
+    /// for while a list left it out is that one.
     pub(super) fn has_no_table(&self, one: &Observed) -> bool {
-        one.machine_state == MachineState::Booting || self.memory.made.contains(&one.instance)
+        let membership = self.memory.membership.as_ref();
+        let is_known = membership.is_some_and(|have| have.balancer(one.instance).is_some());
+        one.machine_state == MachineState::Booting
+            || (self.memory.made.contains(&one.instance) && !is_known)
     }
 
     fn is_gone(&self, one: &Observed) -> bool {

@@ -20,7 +20,7 @@ impl Step<'_> {
                 self.state(one.instance),
                 Some(InstanceState::InService | InstanceState::Ready)
             );
-            let node = one.node.known().or(one.last.as_ref()).filter(|_| stays)?;
+            let node = one.heard().filter(|_| stays)?;
             // Without a table it could only refuse what it is given.
             node.generation?;
             Some(ZoneEntry { instance: one.instance, advertised: node.advertised })
@@ -46,7 +46,7 @@ impl Step<'_> {
             && self.of_tier(Tier::LoadBalancer).any(|one| {
                 served.contains(&one.instance)
                     && one.machine_state == MachineState::Running
-                    && one.node.known().or(one.last.as_ref()).is_none()
+                    && one.heard().is_none()
             })
     }
 

@@ -18,19 +18,20 @@ impl Step<'_> {
         }
         self.note_acknowledgements();
         let mut members = self.members();
+        let is_renewal = self.withdraw_returning(&mut members);
         self.weigh(&mut members.proxies);
         members.earlier = self.earlier_sets(&members.proxies);
         let has_changed =
             self.memory.membership.as_ref().is_none_or(|published| published.members() != members);
         // Without owners there is nothing to publish: nodes refuse it, and the last good
         // generation serves best.
-        let is_new = has_changed || self.is_overtaken();
+        let is_new = has_changed || is_renewal || self.is_overtaken();
         if members.earlier.len() > EARLIER_SETS_MAX {
             // Each costs the balancers a table. One goes within the time of the longest ringing, and
             // until then they skip what dies by themselves.
             self.note_waiting_for_earlier_owners();
         } else if is_new && !members.proxies.is_empty() && !self.waits_for_the_unheard() {
-            self.memory.membership = Some(self.generation_of(members));
+            self.memory.membership = Some(self.generation_of(members, is_renewal));
         }
         let Some(membership) = self.memory.membership.clone() else {
             return;
@@ -54,13 +55,17 @@ impl Step<'_> {
     fn members(&self) -> Members {
         let mut members = Members::default();
         for one in self.view.observed {
-            let Some(node) = one.node.known().or(one.last.as_ref()) else {
-                continue;
-            };
-            let (instance, incarnation) = (one.instance, node.incarnation);
+            let instance = one.instance;
             let state = self.state(instance);
             let is_gone =
                 matches!(state, None | Some(InstanceState::Terminated | InstanceState::Failed));
+            let Some(node) = one.heard() else {
+                if !is_gone && !self.has_no_table(one) {
+                    self.keep_as_found(instance, &mut members);
+                }
+                continue;
+            };
+            let incarnation = node.incarnation;
             if instance.tier == Tier::LoadBalancer && !is_gone {
                 let (internal, advertised) = (node.internal, node.advertised);
                 if state == Some(InstanceState::Draining) {
@@ -91,11 +96,37 @@ impl Step<'_> {
                 _ => {}
             }
         }
+        for balancer in self.unmet_balancers() {
+            self.keep_as_found(balancer, &mut members);
+        }
         members.proxies.sort_unstable();
         members.retired.sort_unstable();
         members.balancers.sort_unstable();
         members.leaving.sort_unstable();
         members
+    }
+
+    /// Whom a new manager has not heard yet stays what it was in the generation that was read back.
+    fn keep_as_found(&self, instance: InstanceId, members: &mut Members) {
+        let Some(found) = &self.memory.membership else { return };
+        let of = |list: &[Member]| -> Vec<Member> {
+            list.iter().filter(|member| member.instance == instance).copied().collect()
+        };
+        members.proxies.extend(of(&found.proxies));
+        members.retired.extend(of(&found.retired));
+        members.balancers.extend(found.balancer(instance));
+        members.leaving.extend(found.leaving.iter().filter(|leaving| **leaving == instance));
+    }
+
+    /// Balancers of the generation that was read back which the provider has not listed since: the list
+    /// may be partial. After many rounds they are gone.
+    pub(super) fn unmet_balancers(&self) -> Vec<InstanceId> {
+        let memory = &self.memory;
+        if !memory.is_adopted || memory.rounds > self.view.timing.silent_rounds_max {
+            return Vec::new();
+        }
+        let found = memory.membership.iter().flat_map(|membership| &membership.balancers);
+        found.map(|one| one.instance).filter(|one| !memory.met.contains(one)).collect()
     }
 
     fn note_waiting_for_earlier_owners(&mut self) {
@@ -119,14 +150,12 @@ impl Step<'_> {
 
     /// A new manager does not know what an instance that has not answered yet contributes. It
     /// waits some rounds rather than publish a generation without it.
-    fn waits_for_the_unheard(&self) -> bool {
+    pub(super) fn waits_for_the_unheard(&self) -> bool {
         let knows_nothing = self.memory.membership.is_none();
         let is_new_here = (knows_nothing || self.memory.is_adopted)
             && self.memory.rounds <= self.view.timing.adoption_rounds;
-        let is_unheard = |one: &Observed| {
-            one.machine_state == MachineState::Running
-                && one.node.known().or(one.last.as_ref()).is_none()
-        };
+        let is_unheard =
+            |one: &Observed| one.machine_state == MachineState::Running && one.heard().is_none();
         let has_history =
             |one: &Observed| one.node.known().is_some_and(|node| node.generation.is_some());
         // Without what a node holds nobody knows who the earlier owners are.
@@ -157,11 +186,13 @@ impl Step<'_> {
         })
     }
 
-    /// The next generation; or the one that nodes already have, if it says the same.
-    fn generation_of(&self, members: Members) -> Membership {
-        let nodes = self.view.observed.iter().filter_map(|one| {
-            one.node.known().or(one.last.as_ref()).and_then(|node| node.generation)
-        });
+    /// The next generation; or the one that nodes already have, if it says the same and is good enough.
+    fn generation_of(&self, members: Members, is_renewal: bool) -> Membership {
+        let nodes = self
+            .view
+            .observed
+            .iter()
+            .filter_map(|one| one.heard().and_then(|node| node.generation));
         let mine = self.memory.membership.as_ref();
         let mine = mine.map(|membership| (membership.generation, membership.digest));
         let newest = nodes.chain(mine).max();
@@ -170,7 +201,7 @@ impl Step<'_> {
             let number = GenerationNumber { fence: self.view.fence, counter: 1 };
             return Membership::new(number, rows, members);
         };
-        if number.fence >= self.view.fence {
+        if number.fence >= self.view.fence && !is_renewal {
             let same = Membership::new(number, rows, members.clone());
             if same.digest == digest {
                 return same;
@@ -198,11 +229,6 @@ impl Step<'_> {
         if let Some(set) = sets.find(owned) {
             return self.all_balancers_are_beyond(set.ended_with);
         }
-        self.of_tier(Tier::LoadBalancer)
-            .filter(|one| self.state(one.instance) != Some(InstanceState::Failed))
-            .all(|one| match one.node.known().or(one.last.as_ref()) {
-                Some(node) => has_generation(node, membership.generation),
-                None => self.has_no_table(one),
-            })
+        self.all_balancers(|node| has_generation(node, membership.generation))
     }
 }

@@ -14,7 +14,7 @@ use crate::retirement::since;
 /// Weights of an owner at the beginning of its slow start, from its middle on, and after it.
 const WEIGHTS: [u16; 3] = [WEIGHT_NORMAL / 4, WEIGHT_NORMAL / 2, WEIGHT_NORMAL];
 /// With more earlier sets open a rise waits: the others are for deaths and decisions.
-const OPEN_SETS_MAX: usize = 3;
+pub(super) const OPEN_SETS_MAX: usize = 3;
 
 impl Step<'_> {
     /// Gives every owner its weight, from the published one and the time since it entered.

@@ -2,7 +2,7 @@
 
 use simulation::random;
 
-/// Hours that every test run plays; 10,000 are played with `sipcloud simulate --random`.
+/// Hours that every test run plays; `SIPCLOUD_HOURS` asks for more, as does `sipcloud simulate --random`.
 const HOURS: u64 = 1_000;
 
 /// Never above the maximum, never below the minimum by the manager's own doing, no launch beyond the
@@ -11,9 +11,10 @@ const HOURS: u64 = 1_000;
 /// `SIPCLOUD_SEED` replays.
 #[test]
 fn random_hours_with_faults_break_no_promise() {
-    #[expect(clippy::disallowed_methods, reason = "a seed for this test")]
-    let seed = std::env::var("SIPCLOUD_SEED").ok().and_then(|text| text.parse().ok());
-    let outcome = random(seed.unwrap_or(1), HOURS, |_| {});
+    #[expect(clippy::disallowed_methods, reason = "switches of this test")]
+    let asked = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let hours = asked("SIPCLOUD_HOURS").unwrap_or(HOURS);
+    let outcome = random(asked("SIPCLOUD_SEED").unwrap_or(1), hours, |_| {});
     if let Some(broken) = outcome.broken {
         let violations: Vec<String> = broken.violations.iter().map(ToString::to_string).collect();
         panic!(
@@ -23,5 +24,5 @@ fn random_hours_with_faults_break_no_promise() {
             broken.seed
         );
     }
-    assert!(outcome.faults > HOURS, "{outcome:?}");
+    assert!(outcome.faults > hours, "{outcome:?}");
 }

@@ -114,3 +114,20 @@ fn a_rise_of_weight_waits_while_many_earlier_sets_are_open() {
     world.rounds(12, 10);
     assert_eq!(weights(&world), [100, 100, 100]);
 }
+
+/// The manager's clock is two hours behind the provider's: a machine of the future, which never
+/// answers, has no more time than others.
+#[test]
+fn a_machine_of_the_future_is_given_up_like_any_other() {
+    let mut world = World::settled(1);
+    world.proxies.instances_min = 2;
+    world.rounds(1, 10);
+    world.node(InstanceId::proxy(2)).is_silent = true;
+    world.memory = Memory::default();
+    world.now_ms -= 7_200_000;
+    world.rounds(119, 10);
+    assert!(!world.acts.iter().any(|act| act.starts_with("terminate")), "{:?}", world.acts);
+    world.rounds(3, 10);
+    let gone = "terminate proxy-2: did not become ready in time";
+    assert!(world.acts.iter().any(|act| act == gone), "{:?}", world.acts);
+}
