@@ -27,7 +27,7 @@ pub use instance::{Incarnation, InstanceId, InstanceIdError, InstanceState};
 pub use keys::{FleetKey, FleetKeys};
 pub use membership::{
     BalancerMember, EARLIER_SETS_MAX, EarlierSet, GenerationNumber, Member, Members, Membership,
-    ROWS_DEFAULT, ROWS_MAX, StaleGeneration, WEIGHT_NORMAL,
+    ROWS_DEFAULT, ROWS_MAX, StaleGeneration, WEIGHT_MAX, WEIGHT_NORMAL,
 };
 pub use observation::Observation;
 pub use rate::{CallRate, Poll};

@@ -14,6 +14,8 @@ pub const ROWS_DEFAULT: u32 = 1 << 18;
 pub const ROWS_MAX: u32 = 1 << 22;
 /// The weight of a member that takes an ordinary share.
 pub const WEIGHT_NORMAL: u16 = 100;
+/// The largest weight that an operator may give.
+pub const WEIGHT_MAX: u16 = 1_000;
 
 /// The most earlier sets of owners that a node takes: each costs a balancer a table of rows.
 pub const EARLIER_SETS_MAX: usize = 8;

@@ -24,6 +24,8 @@ pub struct LsmConfiguration {
     /// The journal's file; older lines are kept beside it as `….1`.
     pub journal: PathBuf,
     pub journal_limits: JournalLimits,
+    /// Where what operators asked for is kept, for whoever leads next.
+    pub wishes: PathBuf,
     /// Which manager this is, as in `manager-2`.
     pub name: String,
     pub store: StoreWatch,

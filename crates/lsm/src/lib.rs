@@ -7,8 +7,9 @@
 //!
 //! # Invariants
 //!
-//! - It owns nothing that it cannot rebuild from the provider's list and the nodes' answers: it may
-//!   be killed at any moment, and calls do not notice (paper §3.5).
+//! - It owns nothing that it cannot rebuild from the provider's list and the nodes' answers, but what
+//!   operators asked for, which is in a file: it may be killed at any moment, and calls do not notice
+//!   (paper §3.5).
 //! - What did not answer is unknown, never zero.
 //! - Every decision and every act goes into the journal with its reason.
 //! - A failed act is tried again in a later round, ever more slowly; none is remembered as done.
@@ -17,9 +18,8 @@
 //!
 //! # Reading order
 //!
-//! `config` → `lease` (whether it leads) → `observe` and `rates` (what is) → `reconcile` (the loop), `reign` (its
-//! beginning and end) → `execute` (what is done)
-//! → `journal`, `report` and `store_tier` (what is told) → `service` (how it is started and asked).
+//! `config` → `lease` (whether it leads) → `observe` and `rates` (what is) → `wishes` (what people want)
+//! → `reconcile` (the loop), `reign` (its beginning and end) → `execute` (what is done) → `journal`, `report` and `store_tier` (what is told) → `service` (how it is started and asked).
 
 mod clock;
 mod config;
@@ -34,6 +34,7 @@ mod reign;
 mod report;
 mod service;
 mod store_tier;
+mod wishes;
 
 pub use clock::{Clock, SystemClock};
 pub use config::{JournalLimits, LsmConfiguration, NodeTemplate, Settings};

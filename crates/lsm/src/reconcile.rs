@@ -86,7 +86,8 @@ impl Manager {
         let journal = (config.journal, config.journal_limits);
         // Whoever leads writes it; that it can be written is better known now.
         Journal::open(&journal.0, journal.1)?;
-        let shared = Shared::new(report::nothing_yet(started_at_ms, ManagerStatus::default()));
+        let nothing = report::nothing_yet(started_at_ms, ManagerStatus::default());
+        let shared = Shared::new(nothing, config.wishes);
         let manager = Self {
             rows: config.template.base.rows,
             settings: config.settings,
@@ -170,8 +171,8 @@ impl Manager {
             return Pace::Poll;
         }
         let now_ms = self.seams.clock.unix_ms();
-        let asked = self.shared.asked_to_drain(&snapshot);
-        let mut plan = self.plan(now_ms, fence, &snapshot, &asked);
+        let (asked, weights) = self.shared.wishes(&snapshot);
+        let mut plan = self.plan(now_ms, fence, &snapshot, (&asked, &weights));
         if kind == RoundKind::Settle {
             plan.memory.rounds = self.memory.rounds;
         }
@@ -180,7 +181,7 @@ impl Manager {
         self.tell_changes(now_ms, &plan);
         let outcomes = self.act(now_ms, fence, &plan, &snapshot).await;
         let zone = self.zone().await;
-        self.report(now_ms, &snapshot, &plan, zone.as_ref());
+        self.report(now_ms, &snapshot, &plan, &weights, zone.as_ref());
         self.shared.sync_journal();
         let is_in_motion = outcomes.iter().any(|outcome| outcome.is_done)
             || plan.standings.values().any(|standing| is_starting(standing.state));
@@ -230,7 +231,7 @@ impl Manager {
         now_ms: u64,
         fence: u64,
         snapshot: &Snapshot,
-        asked: &BTreeSet<InstanceId>,
+        (asked_to_drain, weights): (&BTreeSet<InstanceId>, &BTreeMap<InstanceId, u16>),
     ) -> Plan {
         let input = |tier, policy| TierInput {
             policy,
@@ -246,7 +247,8 @@ impl Manager {
             strays: &snapshot.strays,
             dns: &snapshot.dns,
             held: snapshot.held.as_ref(),
-            asked_to_drain: asked,
+            asked_to_drain,
+            weights,
             rows: self.rows,
             fence,
             is_dry_run: self.settings.is_dry_run,
@@ -349,9 +351,17 @@ impl Manager {
         tokio::time::timeout(limit, self.seams.dns.published()).await.ok()?.ok()?
     }
 
-    fn report(&mut self, now_ms: u64, snapshot: &Snapshot, plan: &Plan, zone: Option<&Zone>) {
+    fn report(
+        &mut self,
+        now_ms: u64,
+        snapshot: &Snapshot,
+        plan: &Plan,
+        weights: &BTreeMap<InstanceId, u16>,
+        zone: Option<&Zone>,
+    ) {
         let status = self.manager_status();
         let mut fleet = report::fleet_status(now_ms, status, &self.settings, snapshot, plan, zone);
+        report::tell_weights(&mut fleet, plan, weights);
         let store = store_tier::status(&self.store, snapshot);
         self.tell_advice(now_ms, &store.advice);
         fleet.store = Some(store);

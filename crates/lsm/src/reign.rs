@@ -64,6 +64,9 @@ impl Manager {
         }
         let (name, process) = (&self.name, std::process::id());
         self.say(format!("{name} leads: process {process}, fence {fence}"));
+        if let Err(error) = self.shared.load_wishes() {
+            self.fail(format!("what operators asked for cannot be read: {error}"));
+        }
     }
 
     async fn stand_by(&mut self) {
@@ -114,6 +117,11 @@ impl Manager {
     pub(crate) fn say(&mut self, text: impl Into<String>) {
         let now_ms = self.seams.clock.unix_ms();
         self.tell(report::event(now_ms, EventKind::Manager, text));
+    }
+
+    fn fail(&mut self, text: impl Into<String>) {
+        let now_ms = self.seams.clock.unix_ms();
+        self.tell(report::event(now_ms, EventKind::Failure, text));
     }
 
     /// Into the journal, and into the log.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use fleet::{CallRate, InstanceState, Tier};
+use fleet::{CallRate, InstanceId, InstanceState, Tier, WEIGHT_NORMAL};
 use node_api::wire::{
     DnsRecord, Event, EventKind, FleetStatus, Generation, InstanceStatus, ManagerStatus, TierStatus,
 };
@@ -68,7 +68,7 @@ fn tier_status(tier: Tier, plan: &TierPlan, policy: &ScalingPolicy) -> TierStatu
     TierStatus {
         tier: tier.name().to_owned(),
         load_cps: cps(plan.load),
-        capacity_cps: cps(policy.capacity_each * plan.in_service),
+        capacity_cps: cps(plan.capacity),
         in_service: plan.in_service,
         starting: plan.starting,
         draining: plan.draining,
@@ -108,7 +108,23 @@ fn instance_status(
         streams_open: last.map_or(0, |last| last.streams_open),
         calls_total: last.map_or(0, |last| last.calls_total),
         generation: last.and_then(|last| last.generation),
+        weight: WEIGHT_NORMAL,
+        weight_now: None,
         note: standing.map_or_else(String::new, |standing| standing.note.clone()),
+    }
+}
+
+/// What operators gave to instances, and what the generation gives them now.
+pub(crate) fn tell_weights(
+    fleet: &mut FleetStatus,
+    plan: &Plan,
+    weights: &BTreeMap<InstanceId, u16>,
+) {
+    let owners = plan.memory.membership.iter().flat_map(|membership| &membership.proxies);
+    let now: BTreeMap<_, _> = owners.map(|member| (member.instance, member.weight)).collect();
+    for one in &mut fleet.instances {
+        one.weight = weights.get(&one.instance).copied().unwrap_or(WEIGHT_NORMAL);
+        one.weight_now = now.get(&one.instance).copied();
     }
 }
 

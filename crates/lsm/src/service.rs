@@ -1,13 +1,14 @@
 //! How the manager is started, asked and stopped.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
-use fleet::InstanceId;
-use node_api::wire::{Event, EventKind, EventsPage, FleetStatus, ManagerStatus};
-use node_api::{ClientError, DrainError, ManagerHandle, Server, serve_manager};
+use fleet::{InstanceId, Tier, WEIGHT_MAX, WEIGHT_NORMAL};
+use node_api::wire::{DrainWish, Event, EventKind, EventsPage, FleetStatus, ManagerStatus};
+use node_api::{ClientError, ManagerHandle, OrderError, Server, serve_manager};
 use provider::{ComputeProvider, DnsProvider, ProviderError};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -21,6 +22,7 @@ use crate::nodes::HttpNodes;
 use crate::observe::Snapshot;
 use crate::reconcile::{Manager, Pace, Seams};
 use crate::report;
+use crate::wishes::WishList;
 
 /// Why the manager does not start.
 #[derive(Debug, thiserror::Error)]
@@ -187,7 +189,7 @@ pub(crate) struct Shared {
     fleet: Mutex<FleetStatus>,
     /// `None` while another manager leads: it is theirs.
     journal: Mutex<Option<Journal>>,
-    asked: Mutex<BTreeSet<InstanceId>>,
+    wishes: Mutex<WishList>,
     new_settings: Mutex<Option<Settings>>,
     /// Something was asked for that the loop should not sleep over.
     wake: Notify,
@@ -198,11 +200,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    pub(crate) fn new(fleet: FleetStatus) -> Self {
+    pub(crate) fn new(fleet: FleetStatus, wishes: PathBuf) -> Self {
         Self {
             fleet: Mutex::new(fleet),
             journal: Mutex::default(),
-            asked: Mutex::default(),
+            wishes: Mutex::new(WishList::new(wishes)),
             new_settings: Mutex::default(),
             wake: Notify::new(),
         }
@@ -227,7 +229,7 @@ impl Shared {
 
     pub(crate) fn end_journal(&self) {
         *lock(&self.journal) = None;
-        lock(&self.asked).clear();
+        lock(&self.wishes).forget_all();
     }
 
     /// A journal that cannot be written is told of in the log and does not stop the manager.
@@ -251,32 +253,59 @@ impl Shared {
         lock(&self.new_settings).take()
     }
 
-    /// What the operator wants drained and is still there.
-    pub(crate) fn asked_to_drain(&self, snapshot: &Snapshot) -> BTreeSet<InstanceId> {
-        let mut asked = lock(&self.asked);
-        asked.retain(|instance| {
-            snapshot.machines.iter().any(|machine| machine.instance == *instance)
-        });
-        asked.clone()
+    /// What earlier leaders were asked for.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read.
+    pub(crate) fn load_wishes(&self) -> io::Result<()> {
+        lock(&self.wishes).load()
+    }
+
+    /// What operators want drained and is still there, and the weights that they gave.
+    pub(crate) fn wishes(
+        &self,
+        snapshot: &Snapshot,
+    ) -> (BTreeSet<InstanceId>, BTreeMap<InstanceId, u16>) {
+        let mut wishes = lock(&self.wishes);
+        (wishes.to_drain(&snapshot.machines), wishes.weights())
     }
 
     pub(crate) fn forget_drain(&self, instance: InstanceId) {
-        lock(&self.asked).remove(&instance);
+        let (_, written) = lock(&self.wishes).keep(instance);
+        self.tell_unless(written);
     }
 }
 
+fn by_whom(why: &str) -> &str {
+    if why.is_empty() { "an operator" } else { why }
+}
+
 impl Shared {
-    fn expect_leading(&self) -> Result<(), DrainError> {
+    fn expect_leading(&self) -> Result<(), OrderError> {
         if lock(&self.journal).is_some() {
             return Ok(());
         }
-        Err(DrainError::NotLeading { leader: lock(&self.fleet).manager.leader.clone() })
+        Err(OrderError::NotLeading { leader: lock(&self.fleet).manager.leader.clone() })
     }
 
-    fn expect_known(&self, instance: InstanceId) -> Result<(), DrainError> {
+    /// The machine that this instance is now.
+    fn expect_known(&self, instance: InstanceId) -> Result<DrainWish, OrderError> {
         self.expect_leading()?;
-        let is_known = lock(&self.fleet).instances.iter().any(|one| one.instance == instance);
-        if is_known { Ok(()) } else { Err(DrainError::Unknown { instance }) }
+        let fleet = lock(&self.fleet);
+        let known = fleet.instances.iter().find(|one| one.instance == instance);
+        let known = known.ok_or(OrderError::Unknown { instance })?;
+        let (machine, created_at_ms) = (known.machine.clone(), known.created_at_ms);
+        Ok(DrainWish { instance, machine, created_at_ms })
+    }
+
+    /// What is not written down is done all the same, and is lost with this manager.
+    fn tell_unless(&self, written: io::Result<()>) {
+        if let Err(error) = written {
+            let text = format!("the next manager will not know what was asked for: {error}");
+            tracing::error!("{text}");
+            self.append(report::event(SystemClock.unix_ms(), EventKind::Failure, text));
+        }
     }
 
     fn tell_operators_wish(&self, instance: InstanceId, text: String) {
@@ -296,26 +325,52 @@ impl ManagerHandle for Shared {
         lock(&self.journal).as_ref().map_or_else(none, |journal| journal.events(after, limit))
     }
 
-    fn drain(&self, instance: InstanceId, why: &str) -> Result<(), DrainError> {
-        self.expect_known(instance)?;
-        if lock(&self.asked).insert(instance) {
-            let why = if why.is_empty() { "an operator" } else { why };
-            self.tell_operators_wish(instance, format!("asked to drain: {why}"));
+    fn drain(&self, instance: InstanceId, why: &str) -> Result<(), OrderError> {
+        let wish = self.expect_known(instance)?;
+        let (is_news, written) = lock(&self.wishes).drain(wish);
+        if is_news {
+            self.tell_operators_wish(instance, format!("asked to drain: {}", by_whom(why)));
         }
+        self.tell_unless(written);
         self.wake.notify_one();
         Ok(())
     }
 
-    fn keep(&self, instance: InstanceId) -> Result<(), DrainError> {
+    fn keep(&self, instance: InstanceId) -> Result<(), OrderError> {
         self.expect_known(instance)?;
-        if lock(&self.asked).remove(&instance) {
+        let (is_news, written) = lock(&self.wishes).keep(instance);
+        if is_news {
             self.tell_operators_wish(instance, "asked to stay, if it still serves".to_owned());
         }
+        self.tell_unless(written);
         self.wake.notify_one();
         Ok(())
     }
 
-    fn note(&self, text: &str) -> Result<(), DrainError> {
+    fn weigh(&self, instance: InstanceId, weight: u16, why: &str) -> Result<(), OrderError> {
+        self.expect_leading()?;
+        if instance.tier != Tier::Proxy {
+            return Err(OrderError::NoWeight { instance });
+        }
+        if !(1..=WEIGHT_MAX).contains(&weight) {
+            return Err(OrderError::Weight { instance, weight });
+        }
+        // The ordinary weight can be given back to a slot that is empty now.
+        let is_given = lock(&self.wishes).weights().contains_key(&instance);
+        if !is_given || weight != WEIGHT_NORMAL {
+            self.expect_known(instance)?;
+        }
+        let (before, written) = lock(&self.wishes).weigh(instance, weight);
+        if before != weight {
+            let text = format!("weight {weight}, was {before}: {}", by_whom(why));
+            self.tell_operators_wish(instance, text);
+        }
+        self.tell_unless(written);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    fn note(&self, text: &str) -> Result<(), OrderError> {
         self.expect_leading()?;
         self.append(report::event(SystemClock.unix_ms(), EventKind::Manager, text));
         Ok(())

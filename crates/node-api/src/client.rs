@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use crate::wire::{
     DrainAnswer, DrainOrder, DrainRequest, EventsPage, FleetStatus, Membership, NodeStatus, Note,
-    Problem, Secret,
+    Problem, Secret, WeightAnswer, WeightOrder,
 };
 
 /// Largest answer that is read.
@@ -192,6 +192,22 @@ impl ManagerClient {
     /// As [`drain`](Self::drain).
     pub async fn keep(&self, instance: InstanceId) -> Result<DrainAnswer, ClientError> {
         self.caller.call(Method::DELETE, &format!("/v1/drain/{instance}"), None).await
+    }
+
+    /// Gives a proxy another share of the calls, percent of an ordinary one.
+    ///
+    /// # Errors
+    ///
+    /// `Refused` with 404 if there is no such instance, 422 if it is no proxy or no such weight, 409 if
+    /// this manager does not lead.
+    pub async fn weigh(
+        &self,
+        instance: InstanceId,
+        weight: u16,
+        why: &str,
+    ) -> Result<WeightAnswer, ClientError> {
+        let body = self.caller.json(&WeightOrder { weight, why: why.to_owned() })?;
+        self.caller.call(Method::PUT, &format!("/v1/weight/{instance}"), Some(body)).await
     }
 
     /// Writes a line into the journal.

@@ -13,9 +13,9 @@ use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
-use fleet::{InstanceId, StaleGeneration};
+use fleet::{InstanceId, StaleGeneration, WEIGHT_MAX};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 use tokio::net::TcpListener;
@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 
 use crate::wire::{
     DrainAnswer, DrainOrder, DrainRequest, EventsPage, FleetStatus, Membership, NodeStatus, Note,
-    Origin, Problem, Secret,
+    Origin, Problem, Secret, WeightAnswer, WeightOrder,
 };
 
 /// Largest body that is read: a membership of some ten thousand workers.
@@ -71,33 +71,44 @@ pub trait ManagerHandle: Send + Sync {
     /// # Errors
     ///
     /// If there is no such instance, or this manager does not lead.
-    fn drain(&self, instance: InstanceId, why: &str) -> Result<(), DrainError>;
+    fn drain(&self, instance: InstanceId, why: &str) -> Result<(), OrderError>;
 
     /// Takes such a wish back, if nothing has come of it yet.
     ///
     /// # Errors
     ///
     /// As [`drain`](Self::drain).
-    fn keep(&self, instance: InstanceId) -> Result<(), DrainError>;
+    fn keep(&self, instance: InstanceId) -> Result<(), OrderError>;
+
+    /// Gives a proxy another share of the calls, in percent of an ordinary one, until it is given
+    /// another.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such proxy, the weight is not one from 1 to [`WEIGHT_MAX`], or this manager does
+    /// not lead.
+    fn weigh(&self, instance: InstanceId, weight: u16, why: &str) -> Result<(), OrderError>;
 
     /// Writes a line into the journal.
     ///
     /// # Errors
     ///
     /// If this manager does not lead: then its journal is another's.
-    fn note(&self, text: &str) -> Result<(), DrainError>;
+    fn note(&self, text: &str) -> Result<(), OrderError>;
 
     /// Prometheus text.
     fn metrics(&self) -> String;
 }
 
-/// Why an instance is not drained.
+/// Why the manager does not do what it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DrainError {
+pub enum OrderError {
     #[error("there is no {instance}")]
     Unknown { instance: InstanceId },
-    #[error("{instance} is {state} and cannot be drained")]
-    NotInService { instance: InstanceId, state: &'static str },
+    #[error("{instance} has no weight: only proxies do")]
+    NoWeight { instance: InstanceId },
+    #[error("weight {weight}: expected 1 to {WEIGHT_MAX}; to give {instance} nothing, drain it")]
+    Weight { instance: InstanceId, weight: u16 },
     #[error("{} and not this manager", leads(leader))]
     NotLeading { leader: String },
 }
@@ -170,6 +181,7 @@ pub async fn serve_manager(
         .route("/v1/fleet", get(manager_fleet))
         .route("/v1/events", get(manager_events))
         .route("/v1/drain/{instance}", post(manager_drain).delete(manager_keep))
+        .route("/v1/weight/{instance}", put(manager_weigh))
         .route("/v1/notes", post(manager_note))
         .route("/live", get(|| async { "live\n" }))
         .route("/ready", get(|| async { "ready\n" }))
@@ -397,6 +409,19 @@ async fn manager_keep(State(manager): Manager, Path(name): Path<String>) -> Resp
     }
 }
 
+async fn manager_weigh(State(manager): Manager, Path(name): Path<String>, body: Bytes) -> Response {
+    let instance: InstanceId = match name.parse() {
+        Ok(instance) => instance,
+        Err(wrong) => return problem(StatusCode::BAD_REQUEST, wrong),
+    };
+    match serde_json::from_slice::<WeightOrder>(&body) {
+        Ok(WeightOrder { weight, why }) => {
+            taken(manager.weigh(instance, weight, &why), WeightAnswer { weight })
+        }
+        Err(wrong) => problem(StatusCode::BAD_REQUEST, wrong),
+    }
+}
+
 async fn manager_note(State(manager): Manager, body: Bytes) -> Response {
     match serde_json::from_slice::<Note>(&body) {
         Ok(note) => taken(manager.note(&note.text), note),
@@ -404,11 +429,14 @@ async fn manager_note(State(manager): Manager, body: Bytes) -> Response {
     }
 }
 
-fn taken(result: Result<(), DrainError>, answer: impl Serialize) -> Response {
+fn taken(result: Result<(), OrderError>, answer: impl Serialize) -> Response {
     match result {
         Ok(()) => (StatusCode::ACCEPTED, Json(answer)).into_response(),
-        Err(unknown @ DrainError::Unknown { .. }) => problem(StatusCode::NOT_FOUND, unknown),
-        Err(refused) => problem(StatusCode::CONFLICT, refused),
+        Err(unknown @ OrderError::Unknown { .. }) => problem(StatusCode::NOT_FOUND, unknown),
+        Err(wrong @ (OrderError::NoWeight { .. } | OrderError::Weight { .. })) => {
+            problem(StatusCode::UNPROCESSABLE_ENTITY, wrong)
+        }
+        Err(standby @ OrderError::NotLeading { .. }) => problem(StatusCode::CONFLICT, standby),
     }
 }
 

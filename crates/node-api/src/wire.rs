@@ -14,8 +14,9 @@ pub use configuration::{
     Probing, ReadConsistency, Registration, SipAddresses, StoreConfiguration, StoreKind, Timers,
 };
 pub use manager::{
-    DnsRecord, DrainOrder, Event, EventKind, EventsPage, FleetStatus, InstanceStatus,
-    ManagerStatus, Note, Problem, StoreNode, StoreTierStatus, TierStatus,
+    DnsRecord, DrainOrder, DrainWish, Event, EventKind, EventsPage, FleetStatus, InstanceStatus,
+    ManagerStatus, Note, Problem, StoreNode, StoreTierStatus, TierStatus, WeightAnswer, WeightOrder,
+    WeightWish, Wishes,
 };
 pub use membership::{Balancer, Generation, Member, Membership};
 pub use node::{

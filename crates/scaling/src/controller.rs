@@ -10,7 +10,7 @@ mod weights;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use fleet::{InstanceId, InstanceState, Tier};
+use fleet::{InstanceId, InstanceState, Tier, WEIGHT_NORMAL};
 
 use crate::decision::{Decision, TierView, decide};
 use crate::doubts;
@@ -64,6 +64,27 @@ struct Counts {
     failed: u32,
     /// In service, and without an answer in this round.
     unheard: u32,
+    /// What those in service and starting are trusted with, in percent of one ordinary instance.
+    percent: u32,
+    /// The same of those in service.
+    percent_in_service: u32,
+    /// The most that one of them is trusted with.
+    heaviest: u32,
+}
+
+impl Counts {
+    /// One that serves, or will.
+    fn add(&mut self, state: InstanceState, weight: u16) {
+        let percent = u32::from(weight);
+        self.percent += percent;
+        self.heaviest = self.heaviest.max(percent);
+        if state == InstanceState::InService {
+            self.in_service += 1;
+            self.percent_in_service += percent;
+        } else {
+            self.starting += 1;
+        }
+    }
 }
 
 impl<'a> Step<'a> {
@@ -182,7 +203,7 @@ impl<'a> Step<'a> {
         };
         let unheard = self.of_tier(tier).filter(is_unheard).count();
         let unheard = u32::try_from(unheard).unwrap_or(u32::MAX);
-        let mut counts = Counts { unheard, ..Counts::default() };
+        let mut counts = Counts { unheard, heaviest: WEIGHT_NORMAL.into(), ..Counts::default() };
         for (&instance, stand) in self.stands.iter().filter(|(one, _)| one.tier == tier) {
             match stand.state {
                 InstanceState::Draining => counts.draining += 1,
@@ -190,11 +211,7 @@ impl<'a> Step<'a> {
                 InstanceState::Terminated => {}
                 // On its way out as soon as another one takes its place.
                 _ if self.is_asked_to_drain(instance) => {}
-                InstanceState::InService => counts.in_service += 1,
-                InstanceState::Requested
-                | InstanceState::Booting
-                | InstanceState::Configuring
-                | InstanceState::Ready => counts.starting += 1,
+                state => counts.add(state, self.weight_of(instance)),
             }
         }
         counts
@@ -222,6 +239,9 @@ impl<'a> Step<'a> {
             boot_time: self.boot_time(tier),
             launched,
             cpu_percent: input.cpu_percent,
+            // Those that are still to be made have an ordinary weight.
+            planned_percent: counts.percent + (planned - actual) * u32::from(WEIGHT_NORMAL),
+            heaviest_percent: counts.heaviest,
         });
         let last_poll = input.polls.last().copied().unwrap_or_default();
         let wanted = decision.instances;
@@ -231,6 +251,7 @@ impl<'a> Step<'a> {
             in_service: counts.in_service,
             starting: counts.starting,
             draining: counts.draining,
+            capacity: input.policy.capacity_each * counts.percent_in_service / 100,
             load: last_poll.reported,
             silent: last_poll.silent,
         };
@@ -537,6 +558,7 @@ fn adopt(memory: &mut Memory, held: Option<&fleet::Membership>) {
     let mine = memory.membership.as_ref();
     if mine.is_none_or(|mine| held.generation > mine.generation) {
         memory.is_adopted |= mine.is_none();
+        memory.may_hold_slow_starts = true;
         memory.membership = Some(held.clone());
     }
 }

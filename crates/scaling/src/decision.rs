@@ -30,6 +30,11 @@ pub struct TierView<'a> {
     pub launched: u32,
     /// Mean CPU of the instances in service, percent of one core; `None` if it is not known.
     pub cpu_percent: Option<u32>,
+    /// What those in service and starting are trusted with together, in percent of one ordinary
+    /// instance: 100 for each, unless the operator gave other weights.
+    pub planned_percent: u32,
+    /// The most that one of them is trusted with.
+    pub heaviest_percent: u32,
 }
 
 impl<'a> TierView<'a> {
@@ -48,7 +53,30 @@ impl<'a> TierView<'a> {
             boot_time: Duration::ZERO,
             launched: 0,
             cpu_percent: None,
+            planned_percent: in_service * 100,
+            heaviest_percent: 100,
         }
+    }
+
+    /// The same with machines that are on their way.
+    #[must_use]
+    pub const fn with_starting(self, starting: u32) -> Self {
+        Self { starting, planned_percent: (self.in_service + starting) * 100, ..self }
+    }
+
+    /// The load at which the tier is as full as `percent` says.
+    fn limit(&self, percent: u8) -> CallRate {
+        self.policy.share(self.planned_percent, percent)
+    }
+
+    /// The same after one has left: whichever it is.
+    fn survivors_limit(&self, percent: u8) -> CallRate {
+        self.policy.share(self.planned_percent.saturating_sub(self.heaviest_percent), percent)
+    }
+
+    /// The most that a poll may stand for: who is silent counts as full, whoever it is.
+    fn at_most(&self, poll: &Poll) -> CallRate {
+        poll.at_most(self.policy.capacity_each * self.heaviest_percent / 100)
     }
 
     /// Machines still booting were asked for because of this same load. Not counting them would
@@ -214,15 +242,15 @@ fn paper(view: &TierView<'_>, rule: &PaperRule) -> Decision {
         return Reason::TooFewPolls { have: view.polls.len(), needed }.so(planned);
     };
 
-    let limit = policy.share(planned, rule.threshold_percent);
+    let limit = view.limit(rule.threshold_percent);
     if recent.iter().all(|poll| poll.at_least() > limit) {
         let more = planned.saturating_add(1).min(policy.instances_max.max(planned));
         return Reason::AboveThreshold { limit, polls: needed }.so(more);
     }
 
     // Shrink only if the survivors would stay under *their* threshold.
-    let limit = policy.share(planned.saturating_sub(1), rule.threshold_percent);
-    if recent.iter().all(|poll| poll.at_most(policy.capacity_each) < limit) {
+    let limit = view.survivors_limit(rule.threshold_percent);
+    if recent.iter().all(|poll| view.at_most(poll) < limit) {
         if let Some(held) = held(view) {
             return held.so(planned);
         }
@@ -252,8 +280,8 @@ fn adaptive(view: &TierView<'_>, rule: &AdaptiveRule) -> Decision {
     }
 
     let survivors = planned.saturating_sub(1);
-    let limit = view.policy.share(survivors, rule.down_percent);
-    let is_below = |poll: &Poll| poll.at_most(view.policy.capacity_each) < limit;
+    let limit = view.survivors_limit(rule.down_percent);
+    let is_below = |poll: &Poll| view.at_most(poll) < limit;
     let has_room = view.recent(rule.down_polls).is_some_and(|recent| recent.iter().all(is_below))
         && coming.is_none_or(|coming| coming < limit);
     if !has_room || planned <= view.policy.instances_min {
@@ -287,8 +315,8 @@ fn growth(
     coming: Option<CallRate>,
 ) -> Option<Decision> {
     let planned = view.planned();
-    let limit = view.policy.share(planned, rule.up_percent);
-    let enough = instances_for(view.policy, rule, coming.unwrap_or_default().max(now));
+    let limit = view.limit(rule.up_percent);
+    let enough = instances_for(view, rule, coming.unwrap_or_default().max(now));
     if now > limit {
         let polls = rule.up_polls.get();
         return Some(Reason::AboveThreshold { limit, polls }.so(enough.max(planned + 1)));
@@ -314,10 +342,13 @@ fn expected_load(view: &TierView<'_>, rule: &AdaptiveRule, now: CallRate) -> Opt
     Some(coming.min(now * rule.forecast_percent_max / 100))
 }
 
-/// The fewest instances that carry `load` below the upper threshold.
-fn instances_for(policy: &ScalingPolicy, rule: &AdaptiveRule, load: CallRate) -> u32 {
-    let each = policy.share(1, rule.up_percent).millicps().max(1);
-    u32::try_from(load.millicps().div_ceil(each)).unwrap_or(u32::MAX)
+/// The fewest instances that carry `load` below the upper threshold, if those that are to be made are
+/// ordinary ones.
+fn instances_for(view: &TierView<'_>, rule: &AdaptiveRule, load: CallRate) -> u32 {
+    let each = view.policy.share(100, rule.up_percent).millicps().max(1);
+    let beyond = load.millicps().saturating_sub(view.limit(rule.up_percent).millicps());
+    let more = u32::try_from(beyond.div_ceil(each)).unwrap_or(u32::MAX);
+    view.planned().saturating_add(more)
 }
 
 #[cfg(test)]

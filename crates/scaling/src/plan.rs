@@ -115,6 +115,8 @@ pub struct TierPlan {
     pub in_service: u32,
     pub starting: u32,
     pub draining: u32,
+    /// What those in service are trusted with together.
+    pub capacity: CallRate,
     /// Load of the last poll, what answered.
     pub load: CallRate,
     pub silent: u32,

@@ -105,8 +105,9 @@ impl Default for ScalingPolicy {
 }
 
 impl ScalingPolicy {
-    /// The load at which `instances` are as full as `percent` says.
-    pub(crate) fn share(&self, instances: u32, percent: u8) -> CallRate {
-        self.capacity_each * instances * u32::from(percent) / 100
+    /// The load at which a tier of `weights` (100 for each ordinary instance) is as full as `percent`
+    /// says.
+    pub(crate) fn share(&self, weights: u32, percent: u8) -> CallRate {
+        self.capacity_each * weights * u32::from(percent) / 10_000
     }
 }

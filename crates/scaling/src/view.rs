@@ -28,6 +28,9 @@ pub struct View<'a> {
     pub held: Option<&'a Membership>,
     /// What the operator asked to be taken out of service.
     pub asked_to_drain: &'a BTreeSet<InstanceId>,
+    /// What the operator gave to proxies in place of [`WEIGHT_NORMAL`](fleet::WEIGHT_NORMAL): how large
+    /// a share of the calls, and of an ordinary capacity, each takes. By slot, whatever machine has it.
+    pub weights: &'a BTreeMap<InstanceId, u16>,
     /// Rows of the table.
     pub rows: u32,
     /// First half of every generation.
@@ -218,6 +221,8 @@ pub struct Memory {
     pub failed_starts: BTreeMap<Tier, (u32, u64)>,
     /// When owners that have not their full weight entered the table.
     pub slow_since_ms: BTreeMap<InstanceId, u64>,
+    /// The membership was read back, and what in it begins slowly has not been looked at yet.
+    pub may_hold_slow_starts: bool,
     /// When a balancer was last missing or not heard.
     pub cut_off_ms: Option<u64>,
     /// When each second machine in a slot was first seen.

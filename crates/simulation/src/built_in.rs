@@ -34,6 +34,7 @@ const SCENARIOS: &[(&str, &str)] = &[
     scenario!("no-manager"),
     scenario!("only-balancer-dies"),
     scenario!("operator-drains"),
+    scenario!("operator-weighs"),
     scenario!("orphans"),
     scenario!("overload-seen-by-balancers"),
     scenario!("paper-figure-5"),

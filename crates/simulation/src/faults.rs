@@ -59,6 +59,8 @@ pub enum Fault {
     Freeze,
     /// The operator drains it.
     Drain,
+    /// The operator gives it the weight `value`, in percent.
+    Weight,
 }
 
 /// One instance, a tier, or all.
@@ -109,7 +111,7 @@ impl Event {
         use Fault as F;
         let is_one = matches!(self.on, Some(Target::One(_)));
         match self.fault {
-            F::Dies | F::Duplicate | F::Drain | F::Busy | F::Overloaded if !is_one => {
+            F::Dies | F::Duplicate | F::Drain | F::Weight | F::Busy | F::Overloaded if !is_one => {
                 Err("`on` names one instance")
             }
             F::Silent | F::Unreached | F::Unlisted if self.on.is_none() => {
@@ -117,6 +119,9 @@ impl Event {
             }
             F::Overloaded | F::BootTime if self.value.is_none_or(|value| value < 0) => {
                 Err("`value` is a number from 0")
+            }
+            F::Weight if !self.value.is_some_and(|value| (1..=1_000).contains(&value)) => {
+                Err("`value` is a weight from 1 to 1,000 percent")
             }
             F::ClockJumps if self.value.is_none() => Err("`value` is a number of seconds"),
             _ if self.lasts() && self.for_s == 0 => Err("`for_s` says how long"),
@@ -129,7 +134,12 @@ impl Event {
         use Fault as F;
         !matches!(
             self.fault,
-            F::Dies | F::Duplicate | F::ManagerRestarts | F::ClockJumps | F::Drain
+            F::Dies
+                | F::Duplicate
+                | F::ManagerRestarts
+                | F::ClockJumps
+                | F::Drain
+                | F::Weight
         )
     }
 
@@ -160,6 +170,7 @@ impl Event {
             F::ClockJumps => format!("the manager's clock is set by {value} s"),
             F::Freeze => "the operator freezes the number".to_owned(),
             F::Drain => format!("the operator drains {whom}"),
+            F::Weight => format!("the operator gives {whom} the weight {value}"),
         };
         if self.lasts() { format!("{what}, for {} s", self.for_s) } else { what }
     }

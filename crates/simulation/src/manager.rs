@@ -196,6 +196,7 @@ impl Manager {
             dns: &world.dns,
             held: held.as_ref(),
             asked_to_drain: &world.asked_to_drain,
+            weights: &world.weights,
             rows: ROWS,
             fence: self.fence,
             is_dry_run: settings.is_dry_run,

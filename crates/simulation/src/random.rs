@@ -164,7 +164,7 @@ impl Episode {
         let count = u64::try_from(nodes.len()).unwrap_or(0);
         let place = usize::try_from(random.below(count)).unwrap_or(0);
         let one = nodes.get(place).copied()?;
-        let (fault, on, value) = match random.below(36) {
+        let (fault, on, value) = match random.below(37) {
             0..=4 => (Fault::Dies, Some(Target::One(one)), None),
             5..=9 => (Fault::Silent, Some(Target::One(one)), None),
             10 => (Fault::Silent, Some(Target::All), None),
@@ -193,6 +193,11 @@ impl Episode {
                 (Fault::Overloaded, Some(Target::One(one)), i64::try_from(random.below(200)).ok())
             }
             34 => (Fault::Unreached, Some(Target::One(one)), None),
+            35 => {
+                let weights = [25, 50, 100, 200];
+                let place = usize::try_from(random.below(4)).unwrap_or(0);
+                (Fault::Weight, Some(Target::One(one)), weights.get(place).copied())
+            }
             _ => (Fault::Unreached, Some(Target::Tier(Tier::Proxy)), None),
         };
         Some(Event { at_s: 0, for_s, fault, on, value })

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use fleet::{GenerationNumber, InstanceId, InstanceState, Membership, Tier};
+use fleet::{CallRate, GenerationNumber, InstanceId, InstanceState, Membership, Tier};
 use provider::MachineState;
 use scaling::{Action, Cause, Observed, Plan, Reason, ScalingPolicy};
 
@@ -98,7 +98,10 @@ impl Watch {
         if taken == 0 {
             return;
         }
-        let left = of_tier().filter(|one| stays(one, &SERVING)).count();
+        let left: Vec<InstanceId> =
+            of_tier().filter(|one| stays(one, &SERVING)).copied().collect();
+        let capacity: CallRate = left.iter().map(|one| world.capacity_of(*one)).sum();
+        let left = left.len();
         if left < number(policy.instances_min) {
             found.push(format!("{left} {tier} instances are left, below the minimum"));
         }
@@ -115,7 +118,7 @@ impl Watch {
         if is_by_load && turn.observed.iter().any(|one| is_unheard(&one)) {
             found.push(format!("the {tier} tier shrinks on missing data"));
         }
-        if is_by_load && tier == Tier::Proxy && world.offered > policy.capacity_each * left as u32 {
+        if is_by_load && tier == Tier::Proxy && world.offered > capacity {
             found.push(format!("{left} proxies are left for {}", world.offered));
         }
     }

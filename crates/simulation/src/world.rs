@@ -31,6 +31,7 @@ pub(crate) struct World {
     /// When each balancer was last in the DNS.
     named_ms: BTreeMap<InstanceId, u64>,
     pub(crate) asked_to_drain: BTreeSet<InstanceId>,
+    pub(crate) weights: BTreeMap<InstanceId, u16>,
     active: Vec<(Event, u64)>,
     boot_time: Duration,
     pub(crate) transaction_ms: u64,
@@ -63,6 +64,7 @@ impl World {
             dns: Observation::Absent,
             named_ms: BTreeMap::new(),
             asked_to_drain: BTreeSet::new(),
+            weights: BTreeMap::new(),
             active: Vec::new(),
             boot_time,
             transaction_ms: millis(transaction),
@@ -133,6 +135,10 @@ impl World {
             (Fault::Duplicate, Some(Target::One(instance))) => self.cloud.duplicate(instance),
             (Fault::Drain, Some(Target::One(instance))) => {
                 self.asked_to_drain.insert(instance);
+            }
+            (Fault::Weight, Some(Target::One(instance))) => {
+                let weight = event.value.and_then(|value| u16::try_from(value).ok());
+                self.weights.insert(instance, weight.unwrap_or(WEIGHT_NORMAL));
             }
             (Fault::ClockJumps, _) => {
                 self.clock_off_ms += event.value.unwrap_or(0).saturating_mul(1_000);
@@ -284,7 +290,7 @@ impl World {
                 .filter(|_| self.is(Fault::Overloaded, instance))
                 .and_then(|cps| u32::try_from(cps).ok())
                 .map(CallRate::from_cps);
-            let capacity = self.capacity;
+            let capacity = self.capacity_of(instance);
             let Some(node) = self.nodes.get_mut(&instance) else { continue };
             node.age(now_ms, transaction_ms, is_busy);
             node.calls = accepts.map_or(node.offered, |accepts| accepts.min(node.offered));
@@ -293,6 +299,12 @@ impl World {
         if is_overloaded {
             self.totals.overloaded_ms += elapsed_ms;
         }
+    }
+
+    /// What the operator trusts this proxy with.
+    pub(crate) fn capacity_of(&self, proxy: InstanceId) -> CallRate {
+        let weight = self.weights.get(&proxy).copied().unwrap_or(WEIGHT_NORMAL);
+        self.capacity * u32::from(weight) / u32::from(WEIGHT_NORMAL)
     }
 
     /// Running machines have a node, others have none.

@@ -48,6 +48,12 @@ pub(crate) enum Command {
     ///
     /// The manager puts another one in its place if the tier needs it.
     Drain(Drain),
+    /// Give one proxy another share of the calls: 50 is half of an ordinary one's, 200 twice.
+    ///
+    /// The weight belongs to the slot: whatever machine has it, until another weight is given, also
+    /// over a change of managers. 100 is the ordinary one. It counts as capacity too, so that the tier
+    /// grows sooner if its proxies are lighter.
+    Weight(Weight),
     /// Play a load and faults on virtual time: what the manager would do, and why.
     ///
     /// The manager's own controller runs against a cloud in memory: two days take a second. Exit
@@ -178,6 +184,21 @@ pub(crate) struct Events {
 pub(crate) struct Drain {
     /// The instance, for example proxy-2.
     pub instance: fleet::InstanceId,
+    #[command(flatten)]
+    pub data: DataDirectory,
+    /// Print the answer as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Weight {
+    /// The proxy, for example proxy-2.
+    pub instance: fleet::InstanceId,
+    /// Percent of an ordinary share, from 1 to 1000.
+    #[arg(value_name = "PERCENT",
+          value_parser = clap::value_parser!(u16).range(1..=i64::from(fleet::WEIGHT_MAX)))]
+    pub weight: u16,
     #[command(flatten)]
     pub data: DataDirectory,
     /// Print the answer as JSON.

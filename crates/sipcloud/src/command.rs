@@ -16,12 +16,13 @@ pub(crate) mod store;
 pub(crate) mod up;
 pub(crate) mod upgrade;
 pub(crate) mod user;
+pub(crate) mod weight;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use node_api::ManagerClient;
+use node_api::{ClientError, ManagerClient};
 use node_api::wire::StoreKind;
 use store_drivers::admin::{Admin, AdminError};
 
@@ -50,6 +51,15 @@ pub(crate) fn manager_of(data: &Path) -> Result<ManagerClient> {
     let file = ManagerFile::read(data).ok_or_else(absent)?;
     ManagerClient::new(file.api, &file.token, MANAGER_PATIENCE)
         .map_err(|error| Exit::Unavailable.because(format!("the manager cannot be asked: {error}")))
+}
+
+/// Why the manager did not do what it was asked for, as an exit code.
+pub(crate) fn refusal(error: ClientError) -> anyhow::Error {
+    match error {
+        // It answered: there is no such instance, or it cannot be so.
+        ClientError::Refused { ref why, .. } => Exit::Failed.because(why),
+        error => Exit::Unavailable.because(error),
+    }
 }
 
 /// The configuration of the cloud in a data directory, or the defaults before it first ran.

@@ -41,6 +41,7 @@ fn run(command: Command) -> Result<Option<Exit>> {
         Command::Status(arguments) => command::status::run(&arguments),
         Command::Events(arguments) => command::events::run(&arguments),
         Command::Drain(arguments) => command::drain::run(&arguments),
+        Command::Weight(arguments) => command::weight::run(&arguments),
         Command::Simulate(arguments) => command::simulate::run(&arguments),
         Command::Upgrade(arguments) => command::upgrade::run(&arguments),
         Command::CheckConfig(arguments) => command::check_config::run(&arguments),

@@ -1,7 +1,8 @@
 //! A manager may be killed at any moment: the next one carries on (paper §3.5).
 
 use fleet::InstanceId;
-use node_api::wire::EventKind;
+use node_api::OrderError;
+use node_api::wire::{EventKind, WeightWish, Wishes};
 
 use crate::world::World;
 
@@ -65,6 +66,51 @@ async fn a_new_manager_forgets_no_earlier_owner() {
     });
     world.rounds(4, 100).await;
     assert!(table(&world).earlier.is_empty());
+}
+
+/// Goal: a drain that had no time to begin and a weight are the next manager's too, and a drain is for
+/// one machine alone. What cannot be is refused.
+#[tokio::test]
+async fn what_operators_asked_for_outlives_the_manager() {
+    let mut world = World::new("wishes");
+    world.rounds(6, 20).await;
+    world.rounds(12, 100).await;
+    assert_eq!(world.owners(), [1, 2, 3]);
+    let asked = world.manager.handle();
+    let [one, two, nobody] = [1, 2, 9].map(InstanceId::proxy);
+    let balancer = InstanceId::balancer(1);
+    asked.weigh(two, 50, "a test").expect("taken");
+    asked.drain(one, "repair").expect("taken");
+    let refusals = [
+        (asked.weigh(balancer, 50, ""), OrderError::NoWeight { instance: balancer }),
+        (asked.weigh(two, 0, ""), OrderError::Weight { instance: two, weight: 0 }),
+        (asked.weigh(two, 1_001, ""), OrderError::Weight { instance: two, weight: 1_001 }),
+        (asked.weigh(nobody, 50, ""), OrderError::Unknown { instance: nobody }),
+    ];
+    for (answer, expected) in refusals {
+        assert_eq!(answer, Err(expected));
+    }
+    world.restart_manager();
+    world.rounds(16, 100).await;
+    let weights = |world: &World| -> Vec<(u16, u16)> {
+        let nodes = world.nodes.lock();
+        let table = nodes[&balancer].membership.as_ref().expect("a table");
+        table.proxies.iter().map(|member| (member.instance.slot, member.weight)).collect()
+    };
+    assert_eq!(weights(&world), [(2, 50), (3, 100), (4, 100)], "{:?}", world.events());
+    let told = world.told(EventKind::Act);
+    assert!(told.contains(&"proxy-2: weight 50, was 100: a test".to_owned()), "{told:?}");
+    let shown = world.fleet().instances;
+    let shown: Vec<_> = shown.iter().map(|it| (it.instance, it.weight, it.weight_now)).collect();
+    assert!(shown.contains(&(two, 50, Some(50))), "{shown:?}");
+
+    // The next machine in the slot of the drained one is not meant.
+    world.rounds(20, 180).await;
+    assert_eq!(weights(&world).first(), Some(&(1, 100)));
+    let text = std::fs::read(&world.config.wishes).expect("written");
+    let wishes: Wishes = serde_json::from_slice(&text).expect("JSON");
+    let weight = WeightWish { instance: two, weight: 50 };
+    assert_eq!(wishes, Wishes { drains: Vec::new(), weights: vec![weight] });
 }
 
 /// The journal's numbers go on, and the new manager says that it is new.

@@ -218,6 +218,7 @@ async fn play(fate: Fate, at: usize) -> bool {
     let world = World::with(&format!("step-{at}"), |config| {
         quick(config);
         config.journal = folder.join("journal.jsonl");
+        config.wishes = folder.join("wishes.json");
     });
     let mut one = Some(One::new(&world, "one", fate, at));
     // The fate of the other one is to live.

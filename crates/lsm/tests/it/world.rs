@@ -423,6 +423,7 @@ pub(crate) fn configuration(journal: PathBuf) -> LsmConfiguration {
         },
         listen: SocketAddr::from(([127, 34, 1, 1], 0)),
         token: Secret::new("manager"),
+        wishes: journal.with_file_name("wishes.json"),
         journal,
         journal_limits: JournalLimits::default(),
         name: "manager-1".to_owned(),

@@ -238,20 +238,27 @@ impl ManagerHandle for FakeManager {
         EventsPage { events: Vec::new(), last: after, first_kept: 0 }
     }
 
-    fn drain(&self, instance: InstanceId, _why: &str) -> Result<(), DrainError> {
+    fn drain(&self, instance: InstanceId, _why: &str) -> Result<(), OrderError> {
         if instance == InstanceId::proxy(1) {
             Ok(())
         } else {
-            Err(DrainError::Unknown { instance })
+            Err(OrderError::Unknown { instance })
         }
     }
 
-    fn keep(&self, instance: InstanceId) -> Result<(), DrainError> {
+    fn keep(&self, instance: InstanceId) -> Result<(), OrderError> {
         self.drain(instance, "")
     }
 
-    fn note(&self, _text: &str) -> Result<(), DrainError> {
-        Err(DrainError::NotLeading { leader: "manager-2".to_owned() })
+    fn weigh(&self, instance: InstanceId, weight: u16, _why: &str) -> Result<(), OrderError> {
+        match weight {
+            1..=WEIGHT_MAX => self.drain(instance, ""),
+            _ => Err(OrderError::Weight { instance, weight }),
+        }
+    }
+
+    fn note(&self, _text: &str) -> Result<(), OrderError> {
+        Err(OrderError::NotLeading { leader: "manager-2".to_owned() })
     }
 
     fn metrics(&self) -> String {
@@ -260,7 +267,7 @@ impl ManagerHandle for FakeManager {
 }
 
 #[tokio::test]
-async fn the_manager_shows_the_fleet_and_takes_drains() {
+async fn the_manager_shows_the_fleet_and_takes_orders() {
     let token = Secret::new("manager");
     let listen = SocketAddr::from(([127, 33, 1, 5], 0));
     let server = serve_manager(listen, &token, Arc::new(FakeManager)).await.expect("serves");
@@ -270,6 +277,10 @@ async fn the_manager_shows_the_fleet_and_takes_drains() {
     assert_eq!(client.events(17).await.expect("shown").last, 17);
     client.drain(InstanceId::proxy(1), "a reason").await.expect("taken");
     client.keep(InstanceId::proxy(1)).await.expect("taken back");
+    let given = client.weigh(InstanceId::proxy(1), 50, "a reason").await.expect("taken");
+    assert_eq!(given.weight, 50);
+    let wrong = client.weigh(InstanceId::proxy(1), 0, "").await.expect_err("no weight");
+    assert!(matches!(wrong, ClientError::Refused { status: 422, .. }), "{wrong}");
     let standby = client.note("a note").await.expect_err("it does not lead");
     assert!(standby.to_string().contains("manager-2 leads"), "{standby}");
     let unknown = client.drain(InstanceId::proxy(9), "").await.expect_err("unknown");

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use fleet::InstanceId;
+use fleet::{InstanceId, WEIGHT_NORMAL};
 use serde::{Deserialize, Serialize};
 
 use super::Generation;
@@ -135,8 +135,18 @@ pub struct InstanceStatus {
     pub calls_total: u64,
     #[serde(default)]
     pub generation: Option<Generation>,
+    /// What an operator gave it: its share of the calls in percent of an ordinary one.
+    #[serde(default = "ordinary_weight")]
+    pub weight: u16,
+    /// What the present generation gives it: less while it starts slowly; `None`: it owns no calls.
+    #[serde(default)]
+    pub weight_now: Option<u16>,
     /// What it waits for, if anything.
     pub note: String,
+}
+
+const fn ordinary_weight() -> u16 {
+    WEIGHT_NORMAL
 }
 
 /// One balancer as clients find it.
@@ -206,6 +216,51 @@ pub struct DrainOrder {
     /// For the journal.
     #[serde(default)]
     pub why: String,
+}
+
+/// Asks the manager to give a proxy another share of the calls.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WeightOrder {
+    /// Percent of an ordinary share, 1 to 1,000.
+    pub weight: u16,
+    /// For the journal.
+    #[serde(default)]
+    pub why: String,
+}
+
+/// The answer to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WeightAnswer {
+    pub weight: u16,
+}
+
+/// What operators asked for and what has to outlive the manager that they asked: the file that managers
+/// of one fleet share. Everything else is found again in the fleet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wishes {
+    /// Machines that are to be drained.
+    #[serde(default)]
+    pub drains: Vec<DrainWish>,
+    /// Weights other than the ordinary one.
+    #[serde(default)]
+    pub weights: Vec<WeightWish>,
+}
+
+/// This machine in this slot, born then, is to be drained. Another one in the slot is not meant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainWish {
+    #[serde(with = "text")]
+    pub instance: InstanceId,
+    pub machine: String,
+    pub created_at_ms: u64,
+}
+
+/// Whatever machine has this slot gets this share of the calls, percent of an ordinary one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WeightWish {
+    #[serde(with = "text")]
+    pub instance: InstanceId,
+    pub weight: u16,
 }
 
 /// Something that an operator's command did, for the journal.

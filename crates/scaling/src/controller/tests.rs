@@ -13,6 +13,7 @@ mod doubts;
 mod handover;
 mod orders;
 mod safety;
+mod weights;
 
 const ROUND_MS: u64 = 5_000;
 
@@ -26,6 +27,7 @@ struct World {
     proxies: ScalingPolicy,
     polls: Vec<Poll>,
     asked: BTreeSet<InstanceId>,
+    weights: BTreeMap<InstanceId, u16>,
     timing: Timing,
     strays: Vec<Stray>,
     acts: Vec<String>,
@@ -66,6 +68,7 @@ impl World {
             proxies: tier(proxies_min, proxies_max),
             polls: Vec::new(),
             asked: BTreeSet::new(),
+            weights: BTreeMap::new(),
             strays: Vec::new(),
             timing: Timing::default(),
             acts: Vec::new(),
@@ -134,6 +137,7 @@ impl World {
             dns: &self.dns,
             held: held.as_ref(),
             asked_to_drain: &self.asked,
+            weights: &self.weights,
             rows: 1 << 8,
             fence: 1,
             is_dry_run: false,

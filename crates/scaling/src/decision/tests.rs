@@ -36,8 +36,7 @@ fn tier_changes_by_one_after_five_agreeing_polls() {
 
     for row in table {
         let polls = polls(row.polls_cps);
-        let view =
-            TierView { starting: row.starting, ..TierView::new(&PAPER, row.in_service, &polls) };
+        let view = TierView::new(&PAPER, row.in_service, &polls).with_starting(row.starting);
         let decision = decide(&view);
         assert_eq!(decision.instances, row.expected, "{}: {}", row.name, decision.reason);
     }
@@ -90,9 +89,8 @@ fn the_default_rule_grows_fast_and_shrinks_slowly() {
     for row in table {
         let polls = polls(row.polls_cps);
         let decision = decide(&TierView {
-            starting: row.starting,
             draining: row.draining,
-            ..TierView::new(&policy, row.in_service, &polls)
+            ..TierView::new(&policy, row.in_service, &polls).with_starting(row.starting)
         });
         assert_eq!(decision.instances, row.expected, "{}: {}", row.name, decision.reason);
     }
@@ -166,7 +164,8 @@ fn cpu_raises_and_never_lowers() {
     let policy = ScalingPolicy { rule: Rule::Adaptive(rule), ..ScalingPolicy::default() };
     let quiet = polls(&[100; 3]);
     let with = |cpu_percent, starting| {
-        let view = TierView { cpu_percent, starting, ..TierView::new(&policy, 2, &quiet) };
+        let view = TierView::new(&policy, 2, &quiet).with_starting(starting);
+        let view = TierView { cpu_percent, ..view };
         decide(&view).instances
     };
     assert_eq!(with(Some(81), 0), 3);
@@ -174,4 +173,30 @@ fn cpu_raises_and_never_lowers() {
     assert_eq!(with(Some(81), 1), 3, "one is on its way");
     assert_eq!(with(Some(80), 0), 2);
     assert_eq!(with(None, 0), 2, "unknown is not idle and not busy");
+}
+
+/// Goal: what the operator says an instance can carry counts, on the way up and on the way down.
+///
+/// Method: two instances of 200 calls per second, thresholds of 75 and 60 %; one of them has half or
+/// twice the weight.
+#[test]
+fn weights_are_capacity() {
+    let policy = ScalingPolicy::default();
+    let decided = |planned_percent: u32, heaviest_percent: u32, polls: &[Poll]| {
+        let view = TierView::new(&policy, 2, polls);
+        decide(&TierView { planned_percent, heaviest_percent, ..view }).instances
+    };
+    let table = [
+        ("two ordinary ones carry 300", 200, 100, 290, 2),
+        ("one and a half carry 225", 150, 100, 230, 3),
+        ("a double one and an ordinary one carry 450", 300, 200, 440, 2),
+        ("far beyond, by ordinary ones", 150, 100, 400, 4),
+        ("one ordinary survivor takes 120", 200, 100, 110, 1),
+        ("the survivor may be the one with half a share", 150, 100, 70, 2),
+        ("and takes 60", 150, 100, 55, 1),
+        ("not the double one's load", 300, 200, 130, 2),
+    ];
+    for (name, percent, heaviest, cps, expected) in table {
+        assert_eq!(decided(percent, heaviest, &polls(&[cps; 12])), expected, "{name}");
+    }
 }

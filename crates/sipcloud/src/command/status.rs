@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::Result;
+use fleet::WEIGHT_NORMAL;
 use node_api::ManagerClient;
-use node_api::wire::{FleetStatus, ManagerStatus, StoreTierStatus};
+use node_api::wire::{FleetStatus, InstanceStatus, ManagerStatus, StoreTierStatus};
 
 use crate::cli;
 use crate::command::{MANAGER_PATIENCE, manager_of, small_runtime};
@@ -80,7 +81,9 @@ fn table(fleet: &FleetStatus, standby: &[ManagerStatus]) -> Result<String> {
     )?;
     for instance in &fleet.instances {
         let answers = if instance.answers { "" } else { "does not answer" };
-        let note = [instance.note.as_str(), answers].map(str::trim).join(" ");
+        let weight = weight(instance);
+        let notes = [weight.as_str(), instance.note.as_str(), answers];
+        let note = notes.into_iter().filter(|one| !one.is_empty()).collect::<Vec<_>>().join(", ");
         writeln!(
             text,
             "{:<12} {:<12} {:<22} {:>8.1} {:>6.1} {:>9} {:>8} {:>8}  {}",
@@ -92,10 +95,19 @@ fn table(fleet: &FleetStatus, standby: &[ManagerStatus]) -> Result<String> {
             show::bytes(instance.rss_bytes),
             instance.calls_total,
             instance.server_transactions,
-            note.trim(),
+            note,
         )?;
     }
     Ok(text)
+}
+
+/// What is said of its share of the calls, unless that is an ordinary one.
+fn weight(instance: &InstanceStatus) -> String {
+    match (instance.weight, instance.weight_now) {
+        (WEIGHT_NORMAL, None | Some(WEIGHT_NORMAL)) => String::new(),
+        (weight, Some(now)) if now != weight => format!("weight {now} of {weight}"),
+        (weight, _) => format!("weight {weight}"),
+    }
 }
 
 /// Only while the fleet is mixed, as in the middle of an upgrade.

@@ -35,6 +35,7 @@ pub(super) fn configuration(
         token: secrets.manager_token.clone(),
         journal: data.join("journal.jsonl"),
         journal_limits: JournalLimits::default(),
+        wishes: data.join("wishes.json"),
         name: format!("manager-{number}"),
         store: StoreWatch {
             kind: config.store.kind,
