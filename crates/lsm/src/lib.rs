@@ -19,7 +19,8 @@
 //! # Reading order
 //!
 //! `config` → `lease` (whether it leads) → `observe` and `rates` (what is) → `wishes` (what people want)
-//! → `reconcile` (the loop), `reign` (its beginning and end) → `execute` (what is done) → `journal`, `report` and `store_tier` (what is told) → `service` (how it is started and asked).
+//! → `reconcile` (the loop), `reign` (its beginning and end) → `execute` (what is done) → `journal`,
+//! `report` and `store_tier` (what is told) → `service` (how it is started and asked).
 
 mod clock;
 mod config;

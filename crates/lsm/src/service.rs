@@ -268,7 +268,7 @@ impl Shared {
         snapshot: &Snapshot,
     ) -> (BTreeSet<InstanceId>, BTreeMap<InstanceId, u16>) {
         let mut wishes = lock(&self.wishes);
-        (wishes.to_drain(&snapshot.machines), wishes.weights())
+        (wishes.drained(&snapshot.machines), wishes.weights())
     }
 
     pub(crate) fn forget_drain(&self, instance: InstanceId) {

@@ -1,5 +1,5 @@
-//! What operators asked for: drains and weights. It is all that a manager cannot find again in the fleet,
-//! so it is written down beside the journal, for whoever leads next.
+//! What operators asked for: drains and weights. It is all that a manager cannot find again in the
+//! fleet, so it is written down beside the journal, for whoever leads next.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
@@ -29,7 +29,7 @@ impl WishList {
     ///
     /// # Errors
     ///
-    /// If there is a file that cannot be read: it stays as it is until the next wish.
+    /// If there is a file that cannot be read: it stays as it is.
     pub(crate) fn load(&mut self) -> io::Result<()> {
         self.wishes = Wishes::default();
         self.wishes = read(&self.path)?;
@@ -42,7 +42,7 @@ impl WishList {
 
     /// Which of these machines are to be drained. A wish for another machine in a slot is over; one for
     /// a machine that is not listed is kept, since the list may be partial.
-    pub(crate) fn to_drain(&mut self, machines: &[Place]) -> BTreeSet<InstanceId> {
+    pub(crate) fn drained(&mut self, machines: &[Place]) -> BTreeSet<InstanceId> {
         let is_over = |wish: &DrainWish| {
             let mut machines = machines.iter();
             machines.any(|place| place.instance == wish.instance && !is_meant(wish, place))
@@ -112,9 +112,8 @@ fn is_meant(wish: &DrainWish, place: &Place) -> bool {
 }
 
 fn read(path: &Path) -> io::Result<Wishes> {
-    let wrong = |error: io::Error| {
-        io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-    };
+    let wrong =
+        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
     match fs::read(path) {
         Ok(text) => serde_json::from_slice(&text).map_err(|error| wrong(error.into())),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Wishes::default()),
@@ -176,11 +175,11 @@ mod tests {
 
         let mut next = WishList::new(path.clone());
         next.load().expect("read");
-        assert!(next.to_drain(&[]).is_empty(), "a list that misses it");
+        assert!(next.drained(&[]).is_empty(), "a list that misses it");
         let asked = BTreeSet::from([InstanceId::proxy(1)]);
-        assert_eq!(next.to_drain(&[one, two.clone()]), asked);
+        assert_eq!(next.drained(&[one, two.clone()]), asked);
         assert_eq!(next.weights(), BTreeMap::from([(InstanceId::proxy(2), 50)]));
-        assert!(next.to_drain(&[place(1, 8), two]).is_empty(), "another one of the same name");
+        assert!(next.drained(&[place(1, 8), two]).is_empty(), "another one of the same name");
         assert_eq!(next.weigh(InstanceId::proxy(2), WEIGHT_NORMAL).0, 50);
         next.load().expect("read");
         assert_eq!(next.wishes, Wishes::default(), "the file too");
@@ -199,7 +198,7 @@ mod tests {
         fs::remove_file(path).expect("removed");
     }
 
-    /// A file that cannot be read is not replaced by an empty one; what is asked for is done all the same.
+    /// A file that cannot be read is not replaced by an empty one; what is asked for is done.
     #[test]
     fn a_damaged_file_stays_and_is_told() {
         let path = file("damaged");

@@ -25,4 +25,4 @@ pub mod text;
 pub mod wire;
 
 pub use client::{ClientError, ManagerClient, NodeClient};
-pub use server::{OrderError, ManagerHandle, NodeHandle, Server, serve, serve_manager};
+pub use server::{ManagerHandle, NodeHandle, OrderError, Server, serve, serve_manager};

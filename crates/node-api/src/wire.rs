@@ -15,8 +15,8 @@ pub use configuration::{
 };
 pub use manager::{
     DnsRecord, DrainOrder, DrainWish, Event, EventKind, EventsPage, FleetStatus, InstanceStatus,
-    ManagerStatus, Note, Problem, StoreNode, StoreTierStatus, TierStatus, WeightAnswer, WeightOrder,
-    WeightWish, Wishes,
+    ManagerStatus, Note, Problem, StoreNode, StoreTierStatus, TierStatus, WeightAnswer,
+    WeightOrder, WeightWish, Wishes,
 };
 pub use membership::{Balancer, Generation, Member, Membership};
 pub use node::{

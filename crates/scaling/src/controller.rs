@@ -271,15 +271,18 @@ impl<'a> Step<'a> {
         self.retire_as_asked(tier);
     }
 
-    /// Whether clients may call in vain, or did a moment ago: then a low load of the proxies says
-    /// nothing. They come back within the lifetime of a DNS answer, and are seen in the poll after.
+    /// Whether clients may call in vain, a balancer or every proxy missing, or did a moment ago: then a
+    /// low load of the proxies says nothing. They come back within the lifetime of a DNS answer, and are
+    /// seen in the poll after.
     fn is_cut_off(&mut self) -> bool {
         let counts = self.counts(Tier::LoadBalancer);
         let wanted = self.memory.targets.get(&Tier::LoadBalancer).copied().unwrap_or(0);
         let now_ms = self.view.now_ms;
         // Before the first name there are no clients that could be cut off.
         let has_clients = self.view.dns.known().is_some_and(|names| !names.is_empty());
-        let is_missing = counts.unheard + counts.failed > 0 || counts.in_service < wanted;
+        let is_missing = counts.unheard + counts.failed > 0
+            || counts.in_service < wanted
+            || self.counts(Tier::Proxy).in_service == 0;
         if has_clients && is_missing {
             self.memory.cut_off_ms = Some(now_ms);
         }

@@ -150,7 +150,7 @@ pub enum Reason {
     Unheard {
         instances: u32,
     },
-    /// Fewer would do for the calls that come; others may not come because a balancer is missing.
+    /// Fewer would do for the calls that came; others may have found no balancer, or no proxy.
     CutOff,
     WithinThresholds,
 }
@@ -196,7 +196,7 @@ impl fmt::Display for Reason {
                 write!(f, "fewer might do, {instances} in service did not answer")
             }
             Self::CutOff => {
-                f.write_str("fewer would do for the calls that come, a balancer is missing")
+                f.write_str("fewer would do for the calls that came, others may have found nobody")
             }
             Self::WithinThresholds => f.write_str("within the thresholds"),
         }

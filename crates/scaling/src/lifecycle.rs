@@ -27,9 +27,9 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) timing: &'a Timing,
     pub(crate) memory: &'a Memory,
     pub(crate) dns: &'a Observation<std::collections::BTreeSet<InstanceId>>,
-    /// Half of the nodes answered this round: if one did not, it is the node's fault and not that of
-    /// the manager's network.
-    pub(crate) most_answer: bool,
+    /// Nodes that answered this round, and those that there are.
+    known: usize,
+    all: usize,
     balancers: Vec<&'a Observed>,
 }
 
@@ -41,17 +41,23 @@ impl<'a> Surroundings<'a> {
             timing: view.timing,
             memory,
             dns: view.dns,
-            most_answer: known > 0 && 2 * known >= view.observed.len(),
+            known,
+            all: view.observed.len(),
             balancers: doubts::balancers(view.observed).collect(),
         }
     }
 
-    /// Whether silence of this one is its own fault: most others answer, or every balancer has said
-    /// for long that it hears nothing of it either.
+    /// Whether silence of this one is its own fault and not that of the manager's network: most others
+    /// answer, or every balancer has said for long that it hears nothing of it either. Of a proxy the
+    /// balancers know more than the manager, where half of the nodes answer it.
     fn is_its_own_fault(&self, instance: InstanceId) -> bool {
+        let most_answer = match instance.tier {
+            Tier::Proxy => 2 * self.known > self.all,
+            Tier::LoadBalancer | Tier::Store => self.known > 0 && 2 * self.known >= self.all,
+        };
         let wait = self.timing.poll_interval * self.timing.silent_rounds_max;
         let unreached = self.memory.unreached_ms.get(&instance);
-        self.most_answer || unreached.is_some_and(|&at_ms| since(at_ms, self.now_ms) >= wait)
+        most_answer || unreached.is_some_and(|&at_ms| since(at_ms, self.now_ms) >= wait)
     }
 
     /// Whether a balancer may work with a table that gives calls to the proxy in this slot.

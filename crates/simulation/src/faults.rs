@@ -120,7 +120,7 @@ impl Event {
             F::Overloaded | F::BootTime if self.value.is_none_or(|value| value < 0) => {
                 Err("`value` is a number from 0")
             }
-            F::Weight if !self.value.is_some_and(|value| (1..=1_000).contains(&value)) => {
+            F::Weight if self.value.is_none_or(|value| !(1..=1_000).contains(&value)) => {
                 Err("`value` is a weight from 1 to 1,000 percent")
             }
             F::ClockJumps if self.value.is_none() => Err("`value` is a number of seconds"),
@@ -134,12 +134,7 @@ impl Event {
         use Fault as F;
         !matches!(
             self.fault,
-            F::Dies
-                | F::Duplicate
-                | F::ManagerRestarts
-                | F::ClockJumps
-                | F::Drain
-                | F::Weight
+            F::Dies | F::Duplicate | F::ManagerRestarts | F::ClockJumps | F::Drain | F::Weight
         )
     }
 

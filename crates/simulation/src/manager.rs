@@ -1,6 +1,6 @@
 //! The manager's side: what it can know of the world, the step, and what comes of its acts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fleet::{Incarnation, InstanceId, Membership, Observation, Poll, Tier};
 use provider::{Machine, MachineState, ProviderError};
@@ -38,8 +38,8 @@ struct Known {
 /// One look at the world, and what is to be done.
 pub(crate) struct Turn {
     pub(crate) observed: Vec<Observed>,
-    /// Rounds of this manager.
-    pub(crate) rounds: u32,
+    /// The balancers of the generation that it works with.
+    pub(crate) balancers: BTreeSet<InstanceId>,
     pub(crate) plan: Plan,
 }
 
@@ -84,7 +84,9 @@ impl Manager {
         }
         let plan = self.step(kind, world, settings, &observed);
         self.standings = Some(plan.standings.clone());
-        Ok(Turn { observed, rounds: self.memory.rounds, plan })
+        let balancers = self.memory.membership.iter().flat_map(|have| &have.balancers);
+        let balancers = balancers.map(|one| one.instance).collect();
+        Ok(Turn { observed, balancers, plan })
     }
 
     fn ask(&self, world: &World) -> BTreeMap<InstanceId, NodeView> {

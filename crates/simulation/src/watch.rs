@@ -58,7 +58,7 @@ impl Watch {
                     found.push("the last name is taken from the DNS".to_owned());
                 }
                 Action::Terminate { instance, machine, cause } => {
-                    look_at_end((world, settings, turn), *instance, machine, cause, &mut found);
+                    look_at_end(world, turn, *instance, machine, cause, &mut found);
                 }
                 _ => {}
             }
@@ -98,8 +98,7 @@ impl Watch {
         if taken == 0 {
             return;
         }
-        let left: Vec<InstanceId> =
-            of_tier().filter(|one| stays(one, &SERVING)).copied().collect();
+        let left: Vec<InstanceId> = of_tier().filter(|one| stays(one, &SERVING)).copied().collect();
         let capacity: CallRate = left.iter().map(|one| world.capacity_of(*one)).sum();
         let left = left.len();
         if left < number(policy.instances_min) {
@@ -197,7 +196,8 @@ fn creations(plan: &Plan) -> impl Iterator<Item = InstanceId> {
 
 /// Nothing ends that is needed: the dead are dead, the empty are empty, and no table names them.
 fn look_at_end(
-    (world, settings, turn): (&World, &Settings, &Turn),
+    world: &World,
+    turn: &Turn,
     instance: InstanceId,
     machine: &str,
     cause: &Cause,
@@ -206,9 +206,10 @@ fn look_at_end(
     let Some(node) = world.nodes.get(&instance).filter(|node| node.machine == machine) else {
         return;
     };
-    // A balancer that no list has shown to this manager for long is gone, as far as it can know.
+    // A balancer that is neither listed nor in the manager's own table, because it was silent too when
+    // the list left it out, or no list has shown it for long: it is gone, as far as anybody can know.
     let is_unknowable = |balancer: &InstanceId| {
-        turn.rounds > settings.timing.silent_rounds_max
+        !turn.balancers.contains(balancer)
             && !turn.observed.iter().any(|one| one.instance == *balancer)
     };
     let named = Named::of(world, instance, is_unknowable);
@@ -222,7 +223,7 @@ fn look_at_end(
         // A manager that hears few gives nobody up that balancers reach.
         Cause::Silent { .. } if instance.tier == Tier::Proxy => {
             let heard = turn.observed.iter().filter(|one| one.node.known().is_some()).count();
-            2 * heard < turn.observed.len() && world.is_reached(instance)
+            2 * heard <= turn.observed.len() && world.is_reached(instance)
         }
         _ => false,
     };

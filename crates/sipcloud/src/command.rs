@@ -22,8 +22,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use node_api::{ClientError, ManagerClient};
 use node_api::wire::StoreKind;
+use node_api::{ClientError, ManagerClient};
 use store_drivers::admin::{Admin, AdminError};
 
 use crate::config::Config;

@@ -15,11 +15,15 @@ pub(super) fn follow(memory: &mut Memory, timing: &Timing, now_ms: u64) {
     let expected_ms = before_ms.saturating_add(interval_ms);
     let latest_ms = before_ms.saturating_add(interval_ms * u64::from(INTERVALS_MAX));
     if (before_ms..=latest_ms).contains(&now_ms) {
+        // Whose calls were cut off when nobody looked has not been seen to come back.
+        let unseen_ms = now_ms.saturating_sub(expected_ms);
+        memory.cut_off_ms.iter_mut().for_each(|at_ms| *at_ms = at_ms.saturating_add(unseen_ms));
         return;
     }
-    let moved = |time_ms: u64| match now_ms.checked_sub(expected_ms) {
+    // As if no time had passed: a wait may be longer for it, never shorter.
+    let moved = |time_ms: u64| match now_ms.checked_sub(before_ms) {
         Some(forward_ms) => time_ms.saturating_add(forward_ms),
-        None => time_ms.saturating_sub(expected_ms.saturating_sub(now_ms)),
+        None => time_ms.saturating_sub(before_ms.saturating_sub(now_ms)),
     };
     let retiring = memory.retiring.values_mut().flat_map(|one| {
         let since = std::iter::once(&mut one.since_ms);

@@ -52,7 +52,8 @@ impl Step<'_> {
             let due = share(self.weight_of(instance), percent);
             member.weight = before.filter(|_| !may_change).unwrap_or(due);
             if member.weight != due {
-                let note = format!("weight {}, waits for earlier owners to get {due}", member.weight);
+                let note =
+                    format!("weight {}, waits for earlier owners to get {due}", member.weight);
                 self.notes.insert(instance, note);
             }
         }

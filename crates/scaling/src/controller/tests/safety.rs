@@ -131,3 +131,17 @@ fn a_machine_of_the_future_is_given_up_like_any_other() {
     let gone = "terminate proxy-2: did not become ready in time";
     assert!(world.acts.iter().any(|act| act == gone), "{:?}", world.acts);
 }
+
+/// Every proxy was gone, and nobody could be called: what was counted then takes nobody away.
+#[test]
+fn what_was_counted_while_nobody_served_takes_nobody_away() {
+    let mut world = World::settled(2);
+    world.proxies.instances_min = 1;
+    for slot in [1, 2] {
+        world.node(InstanceId::proxy(slot)).is_dead = true;
+    }
+    world.rounds(5, 0);
+    world.rounds(12, 180);
+    assert_eq!(world.owners(), [1, 2], "{:?}", world.acts);
+    assert!(!world.acts.iter().any(|act| act.starts_with("drain")), "{:?}", world.acts);
+}

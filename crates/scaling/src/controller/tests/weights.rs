@@ -14,7 +14,8 @@ fn a_weight_is_a_generation_and_stays() {
     world.weights.insert(InstanceId::proxy(2), 50);
     world.rounds(5, 10);
     let all = " proxy-1 proxy-2 proxy-3";
-    let expected = [format!("publish 1.2 to 4:{all}, first{all}"), format!("publish 1.3 to 4:{all}")];
+    let expected =
+        [format!("publish 1.2 to 4:{all}, first{all}"), format!("publish 1.3 to 4:{all}")];
     assert_eq!(world.acts, expected, "made, and its earlier owners forgotten when they are empty");
     assert_eq!(weights(&world), [100, 50, 100]);
     world.memory = Memory::default();
