@@ -8,7 +8,7 @@ use fleet::Tier;
 use load_client::{Registration, Report, Uas, UasOptions};
 
 use crate::call::connect;
-use crate::cloud::{Cloud, DOMAIN, Data, PATIENCE, eventually, instances, kill, tier};
+use crate::cloud::{Cloud, DOMAIN, Data, PATIENCE, eventually, instances, kill, pids, tier};
 use crate::load::{self, CALLERS};
 use crate::phone::Phone;
 
@@ -108,6 +108,31 @@ fn a_proxy_frozen_under_load_is_suspect_and_skipped() {
     assert_few_lost(&report);
     let line = "sipcloud_balancer_member_transitions_total{to=\"suspect\",reason=\"silent\"} 0\n";
     assert!(!metrics.contains(line), "{metrics}");
+}
+
+/// Goal: a proxy that was frozen until its balancer held it dead, and then goes on, has its calls back
+/// without anybody's help: the manager makes two generations for it.
+#[test]
+fn a_proxy_that_was_held_dead_and_lives_gets_its_calls_back() {
+    let data = Data::claim(190).with_users(&CALLERS);
+    let cloud = data.up("--proxies 2..2", "");
+    let _callees = load::direct_callees(&cloud);
+    let before = cloud.fleet();
+    let victim = instances(&before, Tier::Proxy)[0].pid.expect("a process");
+    // One that never answered a probe is not doubted.
+    let plan = load::figure_4(&cloud, vec![cloud.balancer(1)], &["trunk"], "10@1s");
+    load::assert_no_call_failed(&load::run(&plan));
+    kill("STOP", victim);
+    wait_until_one_is_skipped(&cloud);
+    kill("CONT", victim);
+    let line = "sipcloud_balancer_member_transitions_total{to=\"alive\",reason=\"generation\"} 1\n";
+    let is_back = || metrics(&cloud).contains(line).then_some(());
+    eventually(PATIENCE, is_back).expect("the balancer uses it again");
+    cloud.wait("both in service", PATIENCE, |fleet| tier(fleet, Tier::Proxy).in_service == 2);
+    assert_eq!(pids(&cloud.fleet()), pids(&before), "nobody was replaced");
+    let told = |text: &str| cloud.events().iter().any(|event| event.text.contains(text));
+    assert!(told("balancer-1 held it dead and it answers"), "{:?}", cloud.events());
+    load::assert_no_call_failed(&load::run(&plan));
 }
 
 /// Goal: TCP clients, who send nothing twice, lose no call with a proxy. Method: the proxy dies just

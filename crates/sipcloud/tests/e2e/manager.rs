@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fleet::Tier;
-use node_api::wire::EventKind;
+use node_api::wire::{EventKind, FleetStatus};
 use provider_drivers::process::ProcessIdentity;
 
 use crate::call::connect;
@@ -167,6 +167,47 @@ fn a_drained_proxy_is_replaced_and_ends() {
         others && tier(fleet, Tier::Proxy).in_service == 2
     });
     load::assert_no_call_failed(&running.join().expect("the callers"));
+}
+
+/// Goal: a weight shares the calls at the next look, is shown, and is the next manager's too; one that
+/// cannot be is refused with the reason.
+#[test]
+fn a_weight_shares_the_calls_and_outlives_the_manager() {
+    let data = Data::claim(171).with_users(&CALLERS);
+    let cloud = data.up("--managers 2 --proxies 2..2", "");
+    let _callees = load::direct_callees(&cloud);
+    println!("{}", data.good("weight proxy-2 25", ""));
+    let is_weighed = |fleet: &FleetStatus| {
+        let mut proxies = instances(fleet, Tier::Proxy).into_iter();
+        let it = proxies.find(|it| it.instance.slot == 2);
+        it.is_some_and(|it| (it.weight, it.weight_now) == (25, Some(25)))
+    };
+    let before = cloud.wait("the new share", PATIENCE, is_weighed);
+    let shown = data.good("status", "");
+    assert!(shown.contains("weight 25"), "{shown}");
+    let refused = [("balancer-1 50", "only proxies"), ("proxy-9 50", "there is no proxy-9")];
+    for (order, reason) in refused {
+        let (is_success, _, errors) = data.run(&format!("weight {order}"), "");
+        assert!(!is_success && errors.contains(reason), "{order}: {errors}");
+    }
+    kill("KILL", before.manager.pid);
+    let after = cloud.wait("another leader", PATIENCE, |fleet| {
+        fleet.manager.leads && fleet.manager.pid != before.manager.pid && is_weighed(fleet)
+    });
+    assert_eq!(pids(&after), pids(&before));
+
+    let plan = load::figure_4(&cloud, vec![cloud.balancer(1)], &["trunk"], "50@5s");
+    let report = load::run(&plan);
+    load::assert_no_call_failed(&report);
+    let calls = |fleet: &FleetStatus| -> Vec<u64> {
+        instances(fleet, Tier::Proxy).iter().map(|it| it.calls_total).collect()
+    };
+    let is_counted = |fleet: &FleetStatus| calls(fleet).iter().sum::<u64>() == report.started;
+    let [first, second] = calls(&cloud.wait("the last poll", PATIENCE, is_counted))[..] else {
+        panic!("two proxies")
+    };
+    // A fifth of 250, give or take five standard deviations.
+    assert!((18..=82).contains(&second), "{first} and {second}");
 }
 
 #[test]

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fleet::Tier;
-use node_api::wire::{EventKind, FleetStatus};
+use node_api::wire::{Event, EventKind, FleetStatus};
 
-use crate::cloud::{Cloud, Data, PATIENCE, instances, kill, pids, tier};
+use crate::cloud::{Cloud, Data, PATIENCE, eventually, instances, kill, pids, tier};
 use crate::load::{self, CALLERS};
 
 const WITHIN: Duration = Duration::from_secs(60);
@@ -25,42 +26,106 @@ fn kill_leader(cloud: &Cloud<'_>, fleet: &FleetStatus) {
     cloud.wait("another leader", PATIENCE, |fleet| fleet.manager.leads && fleet.manager.pid != old);
 }
 
-/// Goal: while the proxies come and go under calls, the manager that leads is killed at each stage; the
-/// one that stood by finishes what was begun, no call fails, and nothing is left over.
+/// Ends the killer also when the test fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Kills whoever leads as soon as the journal tells a step of a change behind which nobody has been
+/// killed yet; returns those steps when it is over.
+fn kill_at_every_step(data: &Data, is_over: &AtomicBool) -> BTreeSet<String> {
+    let events = || -> Vec<Event> {
+        let text = std::fs::read_to_string(data.path().join("journal.jsonl")).expect("a journal");
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    };
+    let leader = |events: &[Event]| {
+        let it = events.iter().rfind(|event| event.text.contains(" leads: process "));
+        it.expect("somebody leads").clone()
+    };
+    let (mut struck, mut read) = (BTreeSet::new(), events().len());
+    while !is_over.load(Ordering::Relaxed) {
+        let now = events();
+        let leads = leader(&now);
+        let mut news = now.iter().skip(read).filter(|event| event.number > leads.number);
+        if let Some(step) = news.find_map(|event| step_of(event).filter(|it| !struck.contains(it)))
+        {
+            let mut words = leads.text.split([' ', ',']);
+            let pid: Option<u32> = words.find_map(|word| word.parse().ok());
+            kill("KILL", pid.expect("its process"));
+            struck.insert(step);
+            let is_other = || (leader(&events()).number > leads.number).then_some(());
+            eventually(PATIENCE, is_other).expect("another leader");
+        }
+        read = now.len();
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+    struck
+}
+
+/// A step of a change of the proxies: what was decided, what was done, and what an instance became.
+/// What a new leader sees when it takes over is no step.
+fn step_of(event: &Event) -> Option<String> {
+    let text = &event.text;
+    let step = match event.kind {
+        EventKind::Decision => format!("decided {:?}", event.desired),
+        // Without its number and who took it.
+        EventKind::Act if text.contains(" published: ") => {
+            let owners = text.split(": ").nth(1)?.split(" (").next()?;
+            format!("published {owners}")
+        }
+        EventKind::Act => text.split(':').next()?.to_owned(),
+        EventKind::Instance if text.contains(", was ") => text.clone(),
+        EventKind::Instance if text == "gone" => text.clone(),
+        _ => return None,
+    };
+    Some(step)
+}
+
+/// Goal: while the proxies come and go under calls, the manager that leads is killed at every step of
+/// the change that its journal tells; the one that stood by finishes it, no call fails and
+/// nothing is left over.
+///
+/// Method: the journal is read all the time; whoever leads is killed right behind each line that says
+/// something new.
 #[test]
 fn a_standby_finishes_what_a_killed_leader_began() {
     let data = Data::claim(162).with_users(&CALLERS);
     // A boot that lasts long enough to be caught in it.
     let config = format!("{QUICK}local.boot_time_ms = 2000\n");
-    let cloud = data.up("--managers 2 --proxies 1..3 --capacity 25", &config);
+    let cloud = data.up("--managers 2 --proxies 1..2 --capacity 25", &config);
     let _callees = load::direct_callees(&cloud);
-    let schedule = "8@2s,8..60@4s,60@14s,60..8@2s,8@25s";
+    let schedule = "8@2s,8..40@2s,40@25s,40..8@2s,8@25s";
     let plan = load::figure_4(&cloud, vec![cloud.balancer(1)], &["trunk"], schedule);
-    let running = load::start(plan);
-    let of_proxies = |fleet: &FleetStatus, state: &str| {
-        instances(fleet, Tier::Proxy).iter().any(|it| it.state == state)
-    };
     let first = cloud.fleet().manager;
     assert!(first.leads);
-    let growing = cloud.wait("a new machine", WITHIN, |fleet| of_proxies(fleet, "booting"));
-    kill_leader(&cloud, &growing);
-    let grown = cloud.wait("growth", WITHIN, |fleet| tier(fleet, Tier::Proxy).in_service == 3);
-    kill_leader(&cloud, &grown);
-    let shrinking = cloud.wait("a drain", WITHIN, |fleet| of_proxies(fleet, "draining"));
-    kill_leader(&cloud, &shrinking);
-    cloud.wait("the end of the drains", WITHIN, |fleet| {
-        instances(fleet, Tier::Proxy).len() == 1 && tier(fleet, Tier::Proxy).in_service == 1
+    let is_over = AtomicBool::new(false);
+    let struck = std::thread::scope(|scope| {
+        let over = Over(&is_over);
+        let killer = scope.spawn(|| kill_at_every_step(&data, &is_over));
+        let running = load::start(plan);
+        cloud.wait("growth", WITHIN, |fleet| tier(fleet, Tier::Proxy).in_service == 2);
+        cloud.wait("the end of the drain", WITHIN, |fleet| {
+            instances(fleet, Tier::Proxy).len() == 1 && tier(fleet, Tier::Proxy).in_service == 1
+        });
+        load::assert_no_call_failed(&running.join().expect("the callers"));
+        drop(over);
+        killer.join().expect("the killer")
     });
-    load::assert_no_call_failed(&running.join().expect("the callers"));
-    let fleet = cloud.fleet();
-    assert!(fleet.manager.fence >= first.fence + 3, "{:?}", fleet.manager);
+    println!("killed behind {struck:?}");
+    for step in ["decided", "created", "published", "told to drain", "draining", "terminated"] {
+        assert!(struck.iter().any(|it| it.starts_with(step)), "{step}: {struck:?}");
+    }
+    let fleet = cloud.wait("a leader", PATIENCE, |fleet| fleet.manager.leads);
+    assert!(fleet.manager.fence >= first.fence + 8, "{:?}", fleet.manager);
 
     let events = cloud.events();
     for (event, number) in events.iter().zip(1..) {
         assert_eq!(event.number, number, "one story: {event:?}");
     }
-    let leads = events.iter().filter(|event| event.text.contains(" leads: process "));
-    assert!(leads.count() >= 4, "every change of leaders is told");
 }
 
 /// Another build of the same program: what follows the last section of a binary does not matter.
