@@ -1,27 +1,22 @@
 //! `cargo xtask bench`: what our elements cost beside those that people use today, on the same work, in
 //! turns, in one run. A figure here is CPU time of a process tree; the ratio is what counts.
 
-mod cloud;
-mod element;
-mod kamailio;
-mod load;
-mod process;
 mod table;
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 
-use crate::house;
-use cloud::{Cloud, StoreChoice};
-use element::{Element, Round};
-use kamailio::Kamailio;
-use load::Callees;
+use crate::rig::calls::{CALLEE_ADDRESS, Callees, Order};
+use crate::rig::cloud::{Cloud, Plan as CloudPlan};
+use crate::rig::database::Database;
+use crate::rig::element::{self, Element, Nothing, Round};
+use crate::rig::kamailio::Kamailio;
+use crate::rig::process::{Place, now};
+use crate::rig::{Rig, page};
 
-/// Of calls at most this share may fail on either side, or no ratio is printed.
-const FAILED_SHARE_MAX: f64 = 0.001;
+/// Messages that each forwarder takes per round and kind of burst.
+const MESSAGES_PER_ROUND: u32 = 24_000;
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -32,6 +27,8 @@ pub(crate) struct Plan {
     pub workers: Vec<u16>,
     pub with_cassandra: bool,
     pub only: Option<Part>,
+    /// The program, if it is not to be built.
+    pub binary: Option<PathBuf>,
     /// Put the tables into docs/performance.md.
     pub write: bool,
 }
@@ -43,110 +40,112 @@ pub(crate) enum Part {
 }
 
 impl Plan {
-    /// A few minutes: one rate, two rounds, the balancer with fewer messages, no Cassandra.
+    /// A few minutes: one rate, two rounds, one worker, no Cassandra.
     pub(crate) fn quick(self) -> Self {
         Self {
             rates: vec![200],
             rounds: 2,
-            seconds: 8,
+            seconds: 5,
             workers: vec![1],
             with_cassandra: false,
             ..self
         }
     }
-
-    fn messages(&self) -> u32 {
-        self.rounds * 120_000
-    }
 }
 
 /// Measures and prints; with `write` the tables go into the documentation as well.
 pub(crate) fn run(plan: &Plan) -> Result<()> {
-    let root = house::root()?;
-    let program = build(&root)?;
+    let rig = Rig::new(plan.binary.as_deref())?;
     let mut text = String::new();
-    if plan.only != Some(Part::Proxy) {
-        text += &balancers(&root, plan)?;
+    for workers in &plan.workers {
+        if plan.only != Some(Part::Proxy) {
+            text += &balancers(&rig, plan, *workers)?;
+        }
     }
-    if plan.only != Some(Part::Balancer) {
-        for workers in &plan.workers {
-            text += &proxies(&root, &program, plan, *workers)?;
+    for workers in &plan.workers {
+        if plan.only != Some(Part::Balancer) {
+            text += &proxies(&rig, plan, *workers)?;
         }
     }
     println!("{text}");
     if plan.write {
-        table::write_into(&root.join("docs/performance.md"), &text)?;
+        page::write(&rig.root.join("docs/performance.md"), "bench", &text)?;
     }
     Ok(())
 }
 
-fn build(root: &Path) -> Result<PathBuf> {
-    let install = Command::new(root.join("scripts/install-tools")).arg("--bench").status()?;
-    if !install.success() {
-        bail!("scripts/install-tools --bench did not install what is missing");
-    }
-    cargo(root, &["build", "--release", "--quiet", "--package", "sipcloud"])?;
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    Ok(target.join("release/sipcloud"))
-}
-
-fn cargo(root: &Path, arguments: &[&str]) -> Result<String> {
-    let output = Command::new("cargo")
-        .args(arguments)
-        .current_dir(root)
-        .stderr(std::process::Stdio::inherit())
-        .output()
-        .context("cargo could not start")?;
-    if !output.status.success() {
-        bail!("cargo {} failed", arguments.join(" "));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// The balancer's own benchmark knows the messages; here only its table is made.
-fn balancers(root: &Path, plan: &Plan) -> Result<String> {
-    let messages = plan.messages().to_string();
-    let bench = ["bench", "--quiet", "-p", "load-balancer", "--bench", "forward", "--"];
-    let arguments: Vec<&str> = bench.into_iter().chain([messages.as_str(), "--json"]).collect();
-    let lines = cargo(root, &arguments)?;
-    table::balancers(&lines)
+/// The balancer's own bench knows the messages; here only its table is made.
+fn balancers(rig: &Rig, plan: &Plan, workers: u16) -> Result<String> {
+    let (messages, rounds) = (MESSAGES_PER_ROUND.to_string(), plan.rounds.to_string());
+    let threads = workers.to_string();
+    let arguments = ["--messages", &messages, "--rounds", &rounds, "--threads", &threads, "--json"];
+    let lines = rig.bench("load-balancer", "forward", &arguments, &Place::Anywhere)?;
+    table::balancers(&lines, workers)
 }
 
 /// Our proxy over each store, and Kamailio, all running, one under load at a time.
-fn proxies(root: &Path, program: &Path, plan: &Plan, workers: u16) -> Result<String> {
-    let folder = std::env::temp_dir().join(format!("sipcloud-bench-{}", std::process::id()));
-    fs::create_dir_all(&folder)?;
-    let outcome = measure_proxies(root, program, plan, workers, &folder);
-    fs::remove_dir_all(&folder).ok();
-    outcome
+fn proxies(rig: &Rig, plan: &Plan, workers: u16) -> Result<String> {
+    let _callees = Callees::start(&rig.program, &Place::Anywhere, &[])?;
+    let database = plan
+        .with_cassandra
+        .then(|| Database::start(&rig.root, &rig.folder, &Place::Anywhere))
+        .transpose()?;
+    let mut elements: Vec<Box<dyn Element>> = vec![
+        Box::new(Kamailio::start(&rig.folder, workers, &Place::Anywhere)?),
+        Box::new(Nothing::new()?),
+    ];
+    for (number, (name, store)) in stores(plan.with_cassandra, workers).iter().enumerate() {
+        eprintln!("bench: starting {name}");
+        let cloud = Cloud::start(rig, &CloudPlan::new(name, number, store, workers))?;
+        cloud.add_users()?;
+        elements.push(Box::new(cloud));
+    }
+    for element in &elements {
+        element.register(CALLEE_ADDRESS.parse()?)?;
+    }
+    let database = database.as_ref().map_or_else(Vec::new, Database::processes);
+    let rounds = in_turns(rig, plan, workers, &elements, &database)?;
+    let names: Vec<&str> = elements.iter().map(|element| element.name()).collect();
+    Ok(table::proxies(&names, &plan.rates, &rounds, workers))
 }
 
-fn measure_proxies(
-    root: &Path,
-    program: &Path,
+/// Name and `[store]` of each of our clouds.
+fn stores(with_cassandra: bool, workers: u16) -> Vec<(&'static str, String)> {
+    let mut stores = vec![
+        ("SipCloud, memory", "kind = \"memory\"\n".to_owned()),
+        ("SipCloud, SQLite", "kind = \"sqlite\"\n".to_owned()),
+    ];
+    if with_cassandra {
+        // One node serves clouds with one worker and with two.
+        let keys = |name: &str| Database::store_keys(&format!("{name}_{workers}"));
+        let cache = "credential_cache_lifetime_s = 60\n";
+        stores.push(("SipCloud, Cassandra", keys("plain")));
+        stores.push(("SipCloud, Cassandra, cache", keys("cached") + cache));
+    }
+    stores
+}
+
+/// `[rate][element]`: its rounds. One round before all others warms up caches, tables, a Java machine.
+fn in_turns(
+    rig: &Rig,
     plan: &Plan,
     workers: u16,
-    folder: &Path,
-) -> Result<String> {
-    let callees = Callees::start(program)?;
-    let mut choices = vec![StoreChoice::Memory, StoreChoice::Sqlite];
-    if plan.with_cassandra {
-        choices.extend([StoreChoice::Cassandra, StoreChoice::CassandraCached]);
-    }
-    let database = plan.with_cassandra.then(|| cloud::Database::start(root, folder)).transpose()?;
-    let mut elements: Vec<Box<dyn Element>> = vec![Box::new(Kamailio::start(folder, workers)?)];
-    for (number, choice) in choices.into_iter().enumerate() {
-        elements.push(Box::new(Cloud::start(program, folder, choice, workers, number)?));
-    }
-    callees.register(elements.iter().map(AsRef::as_ref))?;
-    let mut rounds: Vec<Vec<Vec<Round>>> = Vec::new();
-    for rate in &plan.rates {
+    elements: &[Box<dyn Element>],
+    database: &[u32],
+) -> Result<Vec<Vec<Vec<Round>>>> {
+    let turns = plan.rates.len() * plan.rounds as usize + 1;
+    let (begun, mut turn) = (now(), 0);
+    let mut rounds = Vec::new();
+    for (place, rate) in plan.rates.iter().enumerate() {
         let mut at_rate = vec![Vec::new(); elements.len()];
-        for round in 0..=plan.rounds {
+        let first = u32::from(place > 0);
+        for round in first..=plan.rounds {
             for (element, done) in elements.iter().zip(&mut at_rate) {
-                let figures = element::measure(program, element.as_ref(), *rate, plan.seconds)?;
-                // The first round warms up: caches, tables, a Java machine.
+                let order = Order {
+                    is_challenged: element.challenges(),
+                    ..Order::new(element.targets(), *rate, plan.seconds)
+                };
+                let figures = element::measure(rig, element.as_ref(), database, &order)?;
                 if round > 0 {
                     eprintln!(
                         "bench: {rate} cps, {workers} workers, round {round}: {}: {figures}",
@@ -155,12 +154,11 @@ fn measure_proxies(
                     done.push(figures);
                 }
             }
+            turn += 1;
+            let left_s = begun.elapsed().as_secs() as usize * (turns - turn) / turn;
+            eprintln!("bench: turn {turn} of {turns} done, {left_s} s left with {workers} workers");
         }
         rounds.push(at_rate);
     }
-    let names: Vec<String> = elements.iter().map(|element| element.name().to_owned()).collect();
-    let text = table::proxies(&names, &plan.rates, &rounds, workers);
-    drop(elements);
-    drop(database);
-    Ok(text)
+    Ok(rounds)
 }

@@ -5,10 +5,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use crate::forwarder::Place;
 use crate::{FORWARDER, PROXY};
-
-/// UDP workers: as many as the balancer has threads.
-const WORKERS: u32 = 1;
 
 /// What it says of itself; `None` if it is not installed.
 pub(crate) fn version() -> Option<String> {
@@ -24,7 +22,8 @@ pub(crate) struct Kamailio {
 }
 
 impl Kamailio {
-    pub(crate) fn start() -> Self {
+    /// With as many UDP workers as the balancer has threads.
+    pub(crate) fn start(workers: usize, place: Place) -> Self {
         let folder = std::env::temp_dir().join(format!("forward-bench-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder for its configuration");
         let configuration = folder.join("balancer.cfg");
@@ -36,7 +35,7 @@ impl Kamailio {
 debug=-3
 log_stderror=yes
 fork=yes
-children={WORKERS}
+children={workers}
 disable_tcp=yes
 auto_aliases=no
 dns=off
@@ -60,7 +59,8 @@ request_route {{
 "#
         );
         fs::write(&configuration, text).expect("written");
-        let child = Command::new("kamailio")
+        let child = place
+            .command("kamailio")
             .arg("-f")
             .arg(&configuration)
             .args(["-DD", "-E", "-m", "64", "-M", "8", "-w"])
@@ -72,13 +72,9 @@ request_route {{
         Self { child, folder }
     }
 
-    /// Itself and its children.
-    pub(crate) fn processes(&self) -> Vec<u32> {
-        let own = self.child.id();
-        let path = format!("/proc/{own}/task/{own}/children");
-        let children = fs::read_to_string(path).unwrap_or_default();
-        let children = children.split_whitespace().filter_map(|word| word.parse().ok());
-        children.chain([own]).collect()
+    /// Its first process, whose children do the work.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 }
 

@@ -1,12 +1,19 @@
 //! The client and the proxy between which a forwarder stands; both are in this process.
 
 use std::net::UdpSocket;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sip_message::{Framing, Index, Reply, StatusCode, parse, write_reply};
 use sip_net::limits::DATAGRAM_BYTES_MAX;
 
 use crate::{CLIENT, FORWARDER, PROXY, at};
+
+/// How long a message may be under way before it counts as lost.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Asked so often whether a forwarder that has just been started forwards, 100 ms each.
+pub(crate) const QUESTIONS_MAX: usize = 100;
+/// Longest datagram that is a sign of life and no message.
+pub(crate) const PROBE_BYTES_MAX: usize = 4;
 
 /// Their sockets.
 pub(crate) struct Peers {
@@ -14,91 +21,114 @@ pub(crate) struct Peers {
     proxy: UdpSocket,
 }
 
+/// What became of messages.
+pub(crate) struct Exchange {
+    pub messages: usize,
+    pub lost: usize,
+    /// How long each request took to the proxy.
+    pub ways: Vec<Duration>,
+}
+
+#[expect(clippy::disallowed_methods, reason = "a bench measures time")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
 impl Peers {
     pub(crate) fn new() -> Self {
-        let bind = |address| {
-            let socket = UdpSocket::bind(at(address)).expect("a free address");
-            socket.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
-            socket
-        };
+        let bind = |address| UdpSocket::bind(at(address)).expect("a free address");
         Self { client: bind(CLIENT), proxy: bind(PROXY) }
     }
 
-    /// Whether a request passes: a forwarder that has just been started may not listen yet.
-    pub(crate) fn is_forwarded(&self) -> bool {
-        let patience = |limit| {
-            self.proxy.set_read_timeout(Some(limit)).expect("a timeout");
-        };
-        patience(Duration::from_millis(100));
-        let sent = self.client.send_to(invite(0).as_bytes(), at(FORWARDER));
+    /// A forwarder that has just been started may not listen yet.
+    pub(crate) fn wait_until_forwarded(&self) {
         let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
-        let came = sent.is_ok() && self.proxy.recv(&mut buffer).is_ok();
-        patience(Duration::from_secs(5));
-        came
+        let is_forwarded = (0..QUESTIONS_MAX).any(|_| {
+            // What is refused is told at the next call.
+            let _ = self.client.send_to(invite(0).as_bytes(), at(FORWARDER));
+            receive(&self.proxy, &mut buffer, Duration::from_millis(100)).is_some()
+        });
+        assert!(is_forwarded, "the forwarder does not forward");
+        self.drain();
     }
 
-    /// Takes what is still under way from asking whether anything is forwarded.
-    pub(crate) fn settle(&self) {
+    /// Takes what is still under way.
+    fn drain(&self) {
         let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
         for socket in [&self.client, &self.proxy] {
-            socket.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
-            while socket.recv(&mut buffer).is_ok() {}
-            socket.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+            while receive(socket, &mut buffer, Duration::from_millis(200)).is_some() {}
         }
     }
 
     /// Sends `requests` there and as many responses back, a burst at a time.
-    pub(crate) fn exchange(&self, requests: usize, burst: usize) {
+    pub(crate) fn exchange(&self, requests: usize, burst: usize) -> Exchange {
         let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
         let mut index = Index::new();
         let mut replies: Vec<Vec<u8>> = vec![Vec::new(); burst];
+        let mut sent = Vec::with_capacity(burst);
+        let mut exchange = Exchange { messages: 0, lost: 0, ways: Vec::with_capacity(requests) };
         for turn in 0..requests / burst {
+            sent.clear();
             for number in 0..burst {
                 let invite = invite(turn * burst + number);
+                sent.push(now());
                 self.client.send_to(invite.as_bytes(), at(FORWARDER)).expect("loopback takes it");
             }
-            for reply in &mut replies {
-                let length = receive(&self.proxy, &mut buffer);
+            let mut arrived = 0;
+            for (reply, sent) in replies.iter_mut().zip(&sent) {
+                let Some(length) = receive(&self.proxy, &mut buffer, PATIENCE) else { break };
+                exchange.ways.push(sent.elapsed());
                 let request = parse(&buffer[..length], &mut index, Framing::Datagram);
                 let request = request.unwrap_or_else(|malformed| panic!("{}", malformed.error));
-                let ringing = Reply {
-                    status: StatusCode::RINGING,
-                    reason: None,
-                    to_tag: Some(b"314159"),
-                    fields: &[("Contact", b"<sip:bob@192.0.2.4>")],
-                    body: b"",
-                };
                 reply.clear();
-                write_reply(&request, &ringing, reply);
+                write_reply(&request, &RINGING, reply);
+                arrived += 1;
             }
-            for reply in &replies {
+            for reply in replies.iter().take(arrived) {
                 self.proxy.send_to(reply, at(FORWARDER)).expect("loopback takes it");
             }
-            for _ in 0..burst {
-                receive(&self.client, &mut buffer);
+            let answered = (0..arrived)
+                .take_while(|_| receive(&self.client, &mut buffer, PATIENCE).is_some())
+                .count();
+            exchange.messages += burst + arrived;
+            exchange.lost += burst - answered;
+            if answered < burst {
+                // What comes late must not be taken for the next one.
+                self.drain();
             }
         }
+        exchange
     }
 }
 
-/// The next message that is no probe.
-fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> usize {
-    loop {
-        let received = socket.recv(buffer);
-        let length = received.unwrap_or_else(|error| {
-            panic!("a message to {:?} is lost: {error}", socket.local_addr());
-        });
-        if length > 4 {
-            return length;
+const RINGING: Reply<'static> = Reply {
+    status: StatusCode::RINGING,
+    reason: None,
+    to_tag: Some(b"314159"),
+    fields: &[("Contact", b"<sip:bob@192.0.2.4>")],
+    body: b"",
+};
+
+/// The next message, if one comes in time. A balancer asks whether the proxy is there: it is.
+fn receive(socket: &UdpSocket, buffer: &mut [u8], patience: Duration) -> Option<usize> {
+    let begun = now();
+    socket.set_read_timeout(Some(patience)).expect("a timeout");
+    while begun.elapsed() <= patience {
+        // A refusal of an earlier message is no message.
+        let Ok((length, source)) = socket.recv_from(buffer) else { continue };
+        if length > PROBE_BYTES_MAX {
+            return Some(length);
         }
+        let _ = socket.send_to(b"\r\n", source);
     }
+    None
 }
 
 const BODY: &str = "v=0\r\no=alice 2890844526 2890844526 IN IP4 192.0.2.1\r\ns=-\r\n\
                     c=IN IP4 192.0.2.1\r\nt=0 0\r\nm=audio 49172 RTP/AVP 0\r\n\
                     a=rtpmap:0 PCMU/8000\r\n";
 
-fn invite(number: usize) -> String {
+pub(crate) fn invite(number: usize) -> String {
     format!(
         "INVITE sip:bob@example.test SIP/2.0\r\n\
          Via: SIP/2.0/UDP {CLIENT};branch=z9hG4bK{number:016x};rport\r\n\

@@ -3,38 +3,32 @@
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::calls::{CALLEE, DOMAIN, PASSWORD};
 use super::element::Element;
-use super::load::{CALLEE, DOMAIN, PASSWORD};
-use super::process;
+use super::process::{self, Place, Running};
 
 const ADDRESS: &str = "127.63.20.1:5060";
-/// Ten seconds.
-const QUESTIONS_MAX: u32 = 50;
+const START_TIME_MAX: Duration = Duration::from_secs(10);
 
-pub(super) struct Kamailio {
-    child: Child,
+pub(crate) struct Kamailio {
+    process: Running,
     targets: Vec<SocketAddr>,
 }
 
 impl Kamailio {
-    pub(super) fn start(folder: &Path, workers: u16) -> Result<Self> {
+    pub(crate) fn start(folder: &Path, workers: u16, place: &Place) -> Result<Self> {
         let configuration = folder.join("kamailio.cfg");
         fs::write(&configuration, text(workers))?;
-        let child = Command::new("kamailio")
-            .arg("-f")
-            .arg(&configuration)
-            .args(["-DD", "-E", "-m", "256", "-M", "16", "-w"])
-            .arg(folder)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("kamailio does not start")?;
-        Ok(Self { child, targets: vec![ADDRESS.parse()?] })
+        let mut command = place.command("kamailio");
+        command.arg("-f").arg(&configuration);
+        command.args(["-DD", "-E", "-m", "256", "-M", "16", "-w"]).arg(folder);
+        let process = Running::start(command.stdout(Stdio::null()).stderr(Stdio::null()))?;
+        Ok(Self { process, targets: vec![ADDRESS.parse()?] })
     }
 }
 
@@ -48,7 +42,7 @@ impl Element for Kamailio {
     }
 
     fn processes(&self) -> Vec<u32> {
-        process::tree(self.child.id())
+        super::usage::tree(self.process.id())
     }
 
     /// By a REGISTER: it asks for no password there.
@@ -62,7 +56,7 @@ impl Element for Kamailio {
              Call-ID: bench@{local}\r\nCSeq: 1 REGISTER\r\nContact: <sip:{CALLEE}@{callee}>\r\n\
              Expires: 36000\r\nContent-Length: 0\r\n\r\n"
         );
-        let answer = process::wait_for(QUESTIONS_MAX, || {
+        let answer = process::wait_for(START_TIME_MAX, || {
             // Refused or silent: it does not listen yet.
             socket.send_to(register.as_bytes(), self.targets[0]).ok()?;
             let mut answer = [0; 2_048];
@@ -74,12 +68,6 @@ impl Element for Kamailio {
             bail!("{answer}");
         }
         Ok(())
-    }
-}
-
-impl Drop for Kamailio {
-    fn drop(&mut self) {
-        process::end(&mut self.child);
     }
 }
 
