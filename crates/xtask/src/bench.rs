@@ -3,8 +3,6 @@
 
 mod table;
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 
 use crate::rig::calls::{CALLEE_ADDRESS, Callees, Order};
@@ -13,65 +11,62 @@ use crate::rig::database::Database;
 use crate::rig::element::{self, Element, Nothing, Round};
 use crate::rig::kamailio::Kamailio;
 use crate::rig::process::{Place, now};
-use crate::rig::{Rig, page};
+use crate::rig::{Options, Rig};
 
 /// Messages that each forwarder takes per round and kind of burst.
 const MESSAGES_PER_ROUND: u32 = 24_000;
 
 /// What to measure.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Plan {
-    pub rates: Vec<u32>,
-    pub rounds: u32,
-    pub seconds: u32,
-    pub workers: Vec<u16>,
-    pub with_cassandra: bool,
-    pub only: Option<Part>,
-    /// The program, if it is not to be built.
-    pub binary: Option<PathBuf>,
-    /// Put the tables into docs/performance.md.
-    pub write: bool,
+    /// Calls per second, in turn.
+    #[arg(long, value_delimiter = ',', default_value = "100,200,300")]
+    rates: Vec<u32>,
+    /// Rounds per rate and element; one more warms up.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Seconds of calls per round.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: u32,
+    /// Workers of each proxy and threads of each balancer, in turn.
+    #[arg(long, value_delimiter = ',', default_value = "1,2")]
+    workers: Vec<u16>,
+    /// One part alone.
+    #[arg(long)]
+    only: Option<Part>,
+    #[command(flatten)]
+    options: Options,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Part {
+enum Part {
     Balancer,
     Proxy,
 }
 
 impl Plan {
-    /// A few minutes: one rate, two rounds, one worker, no Cassandra.
-    pub(crate) fn quick(self) -> Self {
-        Self {
-            rates: vec![200],
-            rounds: 2,
-            seconds: 5,
-            workers: vec![1],
-            with_cassandra: false,
-            ..self
-        }
+    /// Within five minutes.
+    fn quick(self) -> Self {
+        Self { rates: vec![200], rounds: 3, seconds: 5, workers: vec![1], ..self }
     }
 }
 
-/// Measures and prints; with `write` the tables go into the documentation as well.
-pub(crate) fn run(plan: &Plan) -> Result<()> {
-    let rig = Rig::new(plan.binary.as_deref())?;
+/// Measures and prints; with `--write` the tables go into the documentation as well.
+pub(crate) fn run(plan: Plan) -> Result<()> {
+    let plan = if plan.options.quick { plan.quick() } else { plan };
+    let rig = Rig::new(&plan.options)?;
     let mut text = String::new();
-    for workers in &plan.workers {
-        if plan.only != Some(Part::Proxy) {
-            text += &balancers(&rig, plan, *workers)?;
+    if plan.only != Some(Part::Proxy) {
+        for workers in &plan.workers {
+            text += &balancers(&rig, &plan, *workers)?;
         }
     }
-    for workers in &plan.workers {
-        if plan.only != Some(Part::Balancer) {
-            text += &proxies(&rig, plan, *workers)?;
+    if plan.only != Some(Part::Balancer) {
+        for workers in &plan.workers {
+            text += &proxies(&rig, &plan, *workers)?;
         }
     }
-    println!("{text}");
-    if plan.write {
-        page::write(&rig.root.join("docs/performance.md"), "bench", &text)?;
-    }
-    Ok(())
+    rig.tell("performance.md", "bench", &text)
 }
 
 /// The balancer's own bench knows the messages; here only its table is made.
@@ -86,15 +81,13 @@ fn balancers(rig: &Rig, plan: &Plan, workers: u16) -> Result<String> {
 /// Our proxy over each store, and Kamailio, all running, one under load at a time.
 fn proxies(rig: &Rig, plan: &Plan, workers: u16) -> Result<String> {
     let _callees = Callees::start(&rig.program, &Place::Anywhere, &[])?;
-    let database = plan
-        .with_cassandra
-        .then(|| Database::start(&rig.root, &rig.folder, &Place::Anywhere))
-        .transpose()?;
+    let database = rig.database(&plan.options, &Place::Anywhere)?;
     let mut elements: Vec<Box<dyn Element>> = vec![
         Box::new(Kamailio::start(&rig.folder, workers, &Place::Anywhere)?),
         Box::new(Nothing::new()?),
     ];
-    for (number, (name, store)) in stores(plan.with_cassandra, workers).iter().enumerate() {
+    for (number, (name, store)) in stores(plan.options.with_cassandra(), workers).iter().enumerate()
+    {
         eprintln!("bench: starting {name}");
         let cloud = Cloud::start(rig, &CloudPlan::new(name, number, store, workers))?;
         cloud.add_users()?;

@@ -3,8 +3,6 @@
 
 mod table;
 
-use std::path::PathBuf;
-
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
@@ -14,7 +12,7 @@ use crate::rig::database::Database;
 use crate::rig::element::{self, Element, Round};
 use crate::rig::kamailio::Kamailio;
 use crate::rig::search::{self, Trial};
-use crate::rig::{Cores, Rig, page};
+use crate::rig::{Cores, Options, Rig};
 
 /// Calls per second that every proxy is asked first.
 const FIRST_CPS: f64 = 250.0;
@@ -23,23 +21,18 @@ const LATE_SHARE_MAX: f64 = 0.01;
 /// Callers give a call up after 64 times this: 3.2 s.
 const T1_MS: u32 = 50;
 
-/// What to measure.
-#[derive(Clone, Debug)]
-pub(crate) struct Plan {
-    /// Of calls, per rate that is tried.
-    pub seconds: u32,
-    /// Between a rate that is carried and one that is not, at most.
-    pub precision: f64,
-    pub with_cassandra: bool,
-    pub binary: Option<PathBuf>,
-    /// Put the table into docs/performance.md.
-    pub write: bool,
-}
+/// Between a rate that is carried and one that is not, at most: a share of the latter.
+const PRECISION: f64 = 0.1;
+const PRECISION_QUICK: f64 = 0.2;
 
-impl Plan {
-    pub(crate) fn quick(self) -> Self {
-        Self { seconds: 2, precision: 0.2, with_cassandra: false, ..self }
-    }
+/// What to measure.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Plan {
+    /// Seconds of calls per rate that is tried.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: u32,
+    #[command(flatten)]
+    options: Options,
 }
 
 /// One part and what it carried.
@@ -55,26 +48,18 @@ struct Figure {
     limit: String,
 }
 
-/// Measures and prints; with `write` the table goes into the documentation as well.
+/// Measures and prints; with `--write` the table goes into the documentation as well.
 pub(crate) fn run(plan: &Plan) -> Result<()> {
-    let rig = Rig::new(plan.binary.as_deref())?;
+    let rig = Rig::new(&plan.options)?;
     let cores = Cores::split()?;
     let mut figures = balancers(&rig, cores)?;
-    let database = plan
-        .with_cassandra
-        .then(|| Database::start(&rig.root, &rig.folder, &cores.others()))
-        .transpose()?;
+    let database = rig.database(&plan.options, &cores.others())?;
     figures.extend(proxies(&rig, plan, cores)?);
     if let Some(database) = &database {
         database.pin(&cores.element())?;
         figures.push(cassandra(&rig, cores)?);
     }
-    let text = table::of(&figures, plan.seconds);
-    println!("{text}");
-    if plan.write {
-        page::write(&rig.root.join("docs/performance.md"), "capacity", &text)?;
-    }
-    Ok(())
+    rig.tell("performance.md", "capacity", &table::of(&figures, plan.seconds))
 }
 
 /// The balancer's own bench replays INVITEs; here its figures are only read.
@@ -111,7 +96,7 @@ fn proxies(rig: &Rig, plan: &Plan, cores: Cores) -> Result<Vec<Figure>> {
     figures.push(proxy(rig, plan, cores, &kamailio)?);
     drop(kamailio);
     let mut stores = vec![("SipCloud, memory", "kind = \"memory\"\n".to_owned())];
-    if plan.with_cassandra {
+    if plan.options.with_cassandra() {
         stores.push(("SipCloud, Cassandra", Database::store_keys("capacity")));
     }
     for (number, (name, store)) in stores.into_iter().enumerate() {
@@ -151,7 +136,8 @@ impl Trial for Calls {
 
 fn proxy(rig: &Rig, plan: &Plan, cores: Cores, element: &dyn Element) -> Result<Figure> {
     element.register(CALLEE_ADDRESS.parse()?)?;
-    let (best, failed) = search::highest(FIRST_CPS, plan.precision, |rate| {
+    let precision = if plan.options.quick { PRECISION_QUICK } else { PRECISION };
+    let (best, failed) = search::highest(FIRST_CPS, precision, |rate| {
         let order = Order {
             t1_ms: T1_MS,
             place: cores.others(),

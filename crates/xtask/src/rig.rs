@@ -7,7 +7,7 @@ pub(crate) mod database;
 pub(crate) mod element;
 pub(crate) mod interrupt;
 pub(crate) mod kamailio;
-pub(crate) mod page;
+mod page;
 pub(crate) mod process;
 pub(crate) mod search;
 #[cfg(test)]
@@ -22,6 +22,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use crate::house;
+use database::Database;
 use process::Place;
 
 /// Of calls at most this share may fail, or they count for nothing.
@@ -30,16 +31,41 @@ pub(crate) const FAILED_SHARE_MAX: f64 = 0.001;
 const BUILD_TIME_MAX: Duration = Duration::from_secs(3_600);
 const BENCH_TIME_MAX: Duration = Duration::from_secs(1_200);
 
+/// What all measurements take.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Leave the database out.
+    #[arg(long)]
+    pub no_cassandra: bool,
+    /// Less of everything, and no database: a few minutes.
+    #[arg(long)]
+    pub quick: bool,
+    /// This program in place of a release build of the repository.
+    #[arg(long, value_name = "FILE")]
+    pub binary: Option<PathBuf>,
+    /// Put the tables into the documentation.
+    #[arg(long)]
+    pub write: bool,
+}
+
+impl Options {
+    pub(crate) fn with_cassandra(&self) -> bool {
+        !self.no_cassandra && !self.quick
+    }
+}
+
 /// The program under measurement, and a folder for what it leaves.
 pub(crate) struct Rig {
     pub root: PathBuf,
     pub program: PathBuf,
     pub folder: PathBuf,
+    /// Whether what is found goes into the documentation.
+    write: bool,
 }
 
 impl Rig {
     /// Installs what is missing and builds the program, unless it is given.
-    pub(crate) fn new(program: Option<&Path>) -> Result<Self> {
+    pub(crate) fn new(options: &Options) -> Result<Self> {
         let root = house::root()?;
         // It may ask, and Ctrl-C is an answer: it is not started as the others are.
         let install = Command::new(root.join("scripts/install-tools")).arg("--bench").status()?;
@@ -47,13 +73,29 @@ impl Rig {
             bail!("scripts/install-tools --bench did not install what is missing");
         }
         interrupt::listen()?;
-        let program = match program {
+        let program = match &options.binary {
             Some(program) => program.canonicalize().context("the program to measure")?,
             None => build(&root)?,
         };
         let folder = std::env::temp_dir().join(format!("sipcloud-rig-{}", std::process::id()));
         fs::create_dir_all(&folder)?;
-        Ok(Self { root, program, folder })
+        Ok(Self { root, program, folder, write: options.write })
+    }
+
+    /// A node for all that want one, unless it is to be left out.
+    pub(crate) fn database(&self, options: &Options, place: &Place) -> Result<Option<Database>> {
+        let wanted = options.with_cassandra();
+        wanted.then(|| Database::start(&self.root, &self.folder, place)).transpose()
+    }
+
+    /// Prints what was found and, if that is wanted, puts it between the marks of `command` in a
+    /// page of the documentation.
+    pub(crate) fn tell(&self, page: &str, command: &str, text: &str) -> Result<()> {
+        println!("{text}");
+        if self.write {
+            page::write(&self.root.join("docs").join(page), command, text)?;
+        }
+        Ok(())
     }
 
     /// Standard output of one of the project's own benches.

@@ -5,69 +5,63 @@ mod memory;
 mod population;
 mod table;
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 
 use crate::rig::calls::Callees;
 use crate::rig::cloud::{Cloud, Plan as CloudPlan};
 use crate::rig::database::Database;
 use crate::rig::process::{Place, now};
-use crate::rig::{Rig, page};
+use crate::rig::{Options, Rig};
 use population::{Costs, Loaded, Population};
 
 /// What to measure.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Plan {
-    pub subscribers: Vec<u32>,
-    /// Calls per second, for so many seconds, in so many rounds.
-    pub rate: u32,
-    pub seconds: u32,
-    pub rounds: u32,
-    pub with_cassandra: bool,
-    pub only: Option<Part>,
-    pub binary: Option<PathBuf>,
-    /// Put the tables into docs/scaling.md.
-    pub write: bool,
+    /// Numbers of subscribers, the fewest first.
+    #[arg(long, value_delimiter = ',', default_value = "1000,10000,100000,1000000")]
+    subscribers: Vec<u32>,
+    /// Calls per second.
+    #[arg(long, default_value_t = 100)]
+    rate: u32,
+    /// Seconds of calls per round.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: u32,
+    /// Rounds; one more warms up.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// One part alone.
+    #[arg(long)]
+    only: Option<Part>,
+    #[command(flatten)]
+    options: Options,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Part {
-    /// Subscribers in SQLite and in Cassandra.
-    Subscribers,
-    /// Transactions and connections of real processes.
-    Memory,
+enum Part {
     /// The table of owners and its way to the balancers.
     Fleet,
+    /// Transactions and connections of real processes.
+    Memory,
+    /// Subscribers in SQLite and in Cassandra.
+    Subscribers,
 }
 
-impl Plan {
-    /// A few minutes: 10³ and 10⁵ subscribers, no Cassandra.
-    pub(crate) fn quick(self) -> Self {
-        Self { subscribers: vec![1_000, 100_000], rounds: 2, with_cassandra: false, ..self }
+/// Measures and prints; with `--write` the tables go into the documentation, each as soon as it is
+/// there.
+pub(crate) fn run(plan: Plan) -> Result<()> {
+    let subscribers = if plan.options.quick { vec![1_000, 100_000] } else { plan.subscribers };
+    let plan = Plan { subscribers, ..plan };
+    let rig = Rig::new(&plan.options)?;
+    let is_wanted = |part| plan.only.is_none_or(|only| only == part);
+    let tell = |marks: &str, text: &str| rig.tell("scaling.md", marks, text);
+    if is_wanted(Part::Fleet) {
+        tell("scale fleet", &fleet(&rig)?)?;
     }
-}
-
-/// Measures and prints; with `write` the tables go into the documentation, each as soon as it is there.
-pub(crate) fn run(plan: &Plan) -> Result<()> {
-    let rig = Rig::new(plan.binary.as_deref())?;
-    let wanted = |part| plan.only.is_none_or(|only| only == part);
-    if wanted(Part::Fleet) {
-        finish(&rig, plan, "scale fleet", &fleet(&rig)?)?;
+    if is_wanted(Part::Memory) {
+        tell("scale memory", &memory::measure(&rig)?)?;
     }
-    if wanted(Part::Memory) {
-        finish(&rig, plan, "scale memory", &memory::measure(&rig)?)?;
-    }
-    if wanted(Part::Subscribers) {
-        finish(&rig, plan, "scale subscribers", &subscribers(&rig, plan)?)?;
-    }
-    Ok(())
-}
-
-fn finish(rig: &Rig, plan: &Plan, marks: &str, text: &str) -> Result<()> {
-    println!("{text}");
-    if plan.write {
-        page::write(&rig.root.join("docs/scaling.md"), marks, text)?;
+    if is_wanted(Part::Subscribers) {
+        tell("scale subscribers", &subscribers_of(&rig, &plan)?)?;
     }
     Ok(())
 }
@@ -90,12 +84,9 @@ struct Line {
 
 /// A cloud for each store and number, all loaded first, then under load in turns: what else happens
 /// on the machine, and how warm a Java machine is, falls on all alike.
-fn subscribers(rig: &Rig, plan: &Plan) -> Result<String> {
-    let database = plan
-        .with_cassandra
-        .then(|| Database::start(&rig.root, &rig.folder, &Place::Anywhere))
-        .transpose()?;
-    let stores = if plan.with_cassandra { &["SQLite", "Cassandra"][..] } else { &["SQLite"] };
+fn subscribers_of(rig: &Rig, plan: &Plan) -> Result<String> {
+    let database = rig.database(&plan.options, &Place::Anywhere)?;
+    let stores = if database.is_some() { &["SQLite", "Cassandra"][..] } else { &["SQLite"] };
     let (mut clouds, mut lines) = (Vec::new(), Vec::new());
     for store in stores {
         for count in &plan.subscribers {
