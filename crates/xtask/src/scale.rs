@@ -109,8 +109,10 @@ fn subscribers_of(rig: &Rig, plan: &Plan) -> Result<String> {
     let begun = now();
     for round in 0..=plan.rounds {
         for ((cloud, population), line) in clouds.iter().zip(&mut lines) {
-            let calls = population.call(rig, cloud, &database, plan, round)?;
-            let registrations = population.register(rig, cloud, &database, round)?;
+            // SQLite runs inside the proxy.
+            let database = if line.store == "Cassandra" { database.as_slice() } else { &[] };
+            let calls = population.call(rig, cloud, database, plan, round)?;
+            let registrations = population.register(rig, cloud, database, round)?;
             // The first round warms up.
             if round > 0 {
                 eprintln!("scale: {}, {}: {calls}; {registrations}", line.store, line.count);
