@@ -27,6 +27,8 @@ pub(crate) struct Arrival {
     pub(crate) transport: Transport,
     /// The balancer that brought it; `None` for a request that came straight here.
     pub(crate) carrier: Option<Carrier>,
+    /// It came from there, and was not passed on by another proxy.
+    pub(crate) is_straight: bool,
     /// The balancer's stamp, and where the request goes if it matches nothing here.
     pub(crate) handover: Option<Handover>,
 }
@@ -76,6 +78,7 @@ impl Arrival {
                     advertised: member.map_or(sent_by, |it| it.advertised),
                     flow,
                 }),
+                is_straight: source.address.ip() == sent_by.ip(),
                 handover: None,
             };
         }
@@ -87,7 +90,14 @@ impl Arrival {
                 (Way::Peer { address, transport: Transport::Udp }, Transport::Udp)
             }
         };
-        Self { reply, client: source.address, transport, carrier: None, handover: None }
+        Self {
+            reply,
+            client: source.address,
+            transport,
+            carrier: None,
+            is_straight: true,
+            handover: None,
+        }
     }
 
     /// Reads what the balancer says to the worker at `me` about owners. Only beside a balancer's Via:

@@ -50,7 +50,7 @@ impl Worker {
         if self.join(&request, &arrival, key) {
             return;
         }
-        if !self.is_withheld(&view, &arrival) && self.hand_on(&request, &arrival, Unmatched::New) {
+        if !self.is_withheld(&view, &arrival) && self.hand_on_new(&request, &arrival, key) {
             return;
         }
         if self.is_over(&view, &arrival) {
@@ -155,17 +155,9 @@ impl Worker {
                 Reject::Overloaded { retry_after_s: RETRY_AFTER_S }
             })?;
         let id = self.contexts.insert(Context {
-            request: request.clone(),
-            arrival: arrival.clone(),
             server: Some(server),
             stage,
-            identity: None,
-            queries: 0,
-            is_cancelled: false,
-            is_trying: false,
-            joined: Vec::new(),
-            fork: None,
-            alarm: None,
+            ..Context::without_transaction(request, arrival)
         });
         self.servers.insert(server, id);
         self.stamps.add(server, arrival);

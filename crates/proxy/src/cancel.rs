@@ -8,19 +8,18 @@
 //! ```
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use sip_core::flow_token::{Flow, read_path, write_path};
-use sip_core::mac::KeyRing;
-use sip_core::target::{self, TargetReach, uri_of};
-use sip_message::{Framing, Index, StatusCode, Uri};
+use sip_core::flow_token::write_path;
+use sip_core::target::{self, TargetReach};
+use sip_message::{Framing, Index, StatusCode};
 use sip_transaction::{ClientId, Kind};
 use store::{Binding, Query};
 
 use crate::context::{Context, ContextId, Stage};
 use crate::leave::Way;
+use crate::record_route::read_path_value;
 use crate::worker::Worker;
 
 /// How soon the present binding of a phone is looked for again.
@@ -158,8 +157,8 @@ impl Worker {
         let mut index = Index::new();
         let view = sip_message::parse(&cancel, &mut index, Framing::Datagram).ok()?;
         let first = view.routes().next()?.ok()?;
-        let (before, _) = read_way(ring, first.value.text)?;
-        let (now, flow) = read_way(ring, path)?;
+        let (before, _) = read_path_value(ring, first.value.text)?;
+        let (now, flow) = read_path_value(ring, path)?;
         let mut route = Vec::with_capacity(96);
         write_path(ring, &flow, before, &mut route);
         let mut edits = sip_message::Edits::new();
@@ -168,12 +167,4 @@ impl Worker {
         edits.apply(view.bytes(), &mut out);
         Some((Bytes::from(out), Way::Tier(now)))
     }
-}
-
-/// The balancer and the flow of a Path of ours.
-fn read_way(ring: &KeyRing, path: &[u8]) -> Option<(SocketAddr, Flow)> {
-    let uri = Uri::parse(uri_of(path)).ok()?;
-    let flow = read_path(ring, uri.user()?)?;
-    let ip = sip_message::parse_ip(uri.host())?;
-    Some((SocketAddr::new(ip, uri.port().unwrap_or(5060)), flow))
 }

@@ -1,14 +1,15 @@
 //! A change of owners, seen from a proxy (protocol rules 19 and 20): what matches nothing here goes
 //! on to the next stop of its way, and every transaction keeps the stamp of its balancer.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use fleet::GenerationNumber;
-use sip_core::handover::Next;
-use sip_message::OwnedMessage;
-use sip_transaction::ServerId;
+use sip_core::handover::{Handover, Next};
+use sip_message::{Method, OwnedMessage};
+use sip_transaction::{ServerId, ServerKey};
 
 use crate::arrival::Arrival;
 use crate::leave::Way;
@@ -70,6 +71,49 @@ impl Stamps {
     }
 }
 
+/// How many INVITEs are remembered that were passed on; beyond it the oldest are forgotten.
+const PASSED_ON_MAX: usize = 20_000;
+
+/// Where INVITEs were passed on to, and by which generation. A copy that was overtaken by its own
+/// repetition comes by an older one, and would begin the call a second time.
+#[derive(Debug, Default)]
+pub(crate) struct PassedOn {
+    stops: HashMap<ServerKey, (SocketAddr, GenerationNumber)>,
+    /// Until when each is remembered.
+    order: VecDeque<(Instant, ServerKey)>,
+}
+
+impl PassedOn {
+    fn note(&mut self, until: Instant, key: ServerKey, to: SocketAddr, stamp: GenerationNumber) {
+        if self.stops.insert(key, (to, stamp)).is_none() {
+            self.order.push_back((until, key));
+        }
+        if self.order.len() > PASSED_ON_MAX {
+            self.forget_oldest();
+        }
+    }
+
+    /// Where a copy went that came by a newer generation than `stamp`.
+    fn stop(
+        &mut self,
+        now: Instant,
+        key: ServerKey,
+        stamp: GenerationNumber,
+    ) -> Option<SocketAddr> {
+        while self.order.front().is_some_and(|(until, _)| *until <= now) {
+            self.forget_oldest();
+        }
+        let (to, newer) = self.stops.get(&key)?;
+        (stamp < *newer).then_some(*to)
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((_, key)) = self.order.pop_front() {
+            self.stops.remove(&key);
+        }
+    }
+}
+
 /// What has matched nothing here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unmatched {
@@ -99,6 +143,35 @@ impl Worker {
             (Next::On(to), _) | (Next::Back(to), Unmatched::Orphan) => to,
             (Next::Back(_), Unmatched::New) | (Next::Nowhere, _) => return false,
         };
+        self.pass_to(request, to);
+        true
+    }
+
+    /// The same for what would begin something. An INVITE that comes straight from its balancer goes
+    /// after a copy of it that was passed on before, although it was sent earlier.
+    pub(crate) fn hand_on_new(
+        &mut self,
+        request: &OwnedMessage,
+        arrival: &Arrival,
+        key: ServerKey,
+    ) -> bool {
+        let handover = arrival.handover.filter(|_| request.view().method() == Some(Method::Invite));
+        if let Some(Handover { stamp, next: Next::On(to) }) = handover {
+            let until = self.now + 64 * self.world.config.timing.t1;
+            self.passed_on.note(until, key, to, stamp);
+        }
+        if self.hand_on(request, arrival, Unmatched::New) {
+            return true;
+        }
+        let Some(Handover { stamp, .. }) = handover.filter(|_| arrival.is_straight) else {
+            return false;
+        };
+        let Some(to) = self.passed_on.stop(self.now, key, stamp) else { return false };
+        self.pass_to(request, to);
+        true
+    }
+
+    fn pass_to(&mut self, request: &OwnedMessage, to: SocketAddr) {
         tracing::debug!(
             call_id = %request.view().call_id().escape_ascii(),
             %to,
@@ -106,6 +179,5 @@ impl Worker {
         );
         self.world.counters.handed_on.add(1);
         self.wire.send(&Way::Tier(to), request.bytes());
-        true
     }
 }

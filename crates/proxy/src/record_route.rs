@@ -8,6 +8,7 @@ use sip_core::flow_token::{
     DialogToken, Flow, Reach, Side, read_dialog_token, read_path, tag_hash, write_dialog_token,
     write_path,
 };
+use sip_core::mac::KeyRing;
 use sip_core::target::{Target, TargetIdentity, TargetReach, uri_of};
 use sip_core::{forwarding, registrar};
 use sip_message::{Edits, Framing, Index, Message, NameAddr, Transport, Uri};
@@ -163,8 +164,13 @@ fn path_of(world: &World, target: &Target) -> Option<Reach> {
 }
 
 fn read_first_route(world: &World, target: &Target) -> Option<(SocketAddr, Flow)> {
-    let uri = Uri::parse(uri_of(target.routes.first()?)).ok()?;
-    let flow = read_path(&world.ring, uri.user()?)?;
+    read_path_value(&world.ring, target.routes.first()?)
+}
+
+/// The balancer and the flow of a Path of ours.
+pub(crate) fn read_path_value(ring: &KeyRing, path: &[u8]) -> Option<(SocketAddr, Flow)> {
+    let uri = Uri::parse(uri_of(path)).ok()?;
+    let flow = read_path(ring, uri.user()?)?;
     let ip = sip_message::parse_ip(uri.host())?;
     Some((SocketAddr::new(ip, uri.port().unwrap_or(5060)), flow))
 }

@@ -31,7 +31,7 @@ use crate::cancel::Cancels;
 use crate::config::Config;
 use crate::context::{ContextId, Contexts};
 use crate::control::Control;
-use crate::handover::{OldestStamp, Stamps};
+use crate::handover::{OldestStamp, PassedOn, Stamps};
 use crate::leave::{Way, Wire};
 use crate::leaving::{self, Departures};
 use crate::metrics::Counters;
@@ -94,6 +94,7 @@ pub(crate) struct Worker {
     pub(crate) clients: HashMap<ClientId, (ContextId, usize)>,
     pub(crate) servers: HashMap<ServerId, ContextId>,
     pub(crate) stamps: Stamps,
+    pub(crate) passed_on: PassedOn,
     pub(crate) orphans: Orphans,
     pub(crate) cancels: Cancels,
     pub(crate) departures: Departures,
@@ -169,6 +170,7 @@ impl Worker {
             clients: HashMap::new(),
             servers: HashMap::new(),
             stamps: Stamps::new(oldest_stamp),
+            passed_on: PassedOn::default(),
             orphans: Orphans::default(),
             cancels: Cancels::default(),
             departures: Departures::new(leaving),

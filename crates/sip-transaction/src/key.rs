@@ -23,7 +23,7 @@ pub enum Hop {
 }
 
 /// What finds a server transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ServerKey(pub(crate) Key);
 
 /// What finds a client transaction.

@@ -163,6 +163,23 @@ fn what_began_at_the_earlier_owner_ends_there() {
     bed.stop();
 }
 
+/// Goal: a copy of an INVITE that its own repetition has overtaken, and that is sent as if nothing had
+/// changed, begins nothing at the earlier owner; one that is sent by a later generation does.
+#[test]
+fn an_invite_that_its_repetition_has_overtaken_goes_after_it() {
+    let mut bed = Bed::new(49, 2);
+    let (invite, _) = bed.ring(&A_THEN_B);
+    bed.send(0, &AT_A, &invite);
+    let again = bed.caller.expect("180");
+    assert!(again.contains("tag=callee"), "the last response, not another call: {again}");
+    assert_eq!((bed.begun(0), bed.begun(1)), (0, 2));
+
+    bed.send(3, &AT_A, &invite);
+    bed.callee.expect("INVITE");
+    assert_eq!(bed.begun(0), 1);
+    bed.stop();
+}
+
 #[test]
 fn what_the_earlier_owner_does_not_know_goes_on_unchanged() {
     let mut bed = Bed::new(42, 2);
