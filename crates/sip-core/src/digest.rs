@@ -187,33 +187,43 @@ impl Digest {
     }
 
     fn read_claim(&self, auth: &AuthParams<'_>, demand: &Demand) -> Option<Claim> {
-        let algorithm = match auth.get(b"algorithm") {
+        let [algorithm, qop, nc, cnonce, username, nonce, uri, response] = auth.get_all([
+            b"algorithm",
+            b"qop",
+            b"nc",
+            b"cnonce",
+            b"username",
+            b"nonce",
+            b"uri",
+            b"response",
+        ]);
+        let algorithm = match algorithm {
             Some(token) => Algorithm::from_token(&token)?,
             None => Algorithm::Md5,
         };
         if !self.policy.algorithms.contains(&algorithm) {
             return None;
         }
-        let protection = match auth.get(b"qop") {
+        let protection = match qop {
             // auth-int is not offered.
             Some(qop) if !qop.eq_ignore_ascii_case(b"auth") => return None,
             Some(qop) => {
-                let nc_text = auth.get(b"nc")?.into_owned();
+                let nc_text = nc?.into_owned();
                 let nc = read_count(&nc_text)?;
-                let cnonce = auth.get(b"cnonce")?.into_owned();
+                let cnonce = cnonce?.into_owned();
                 Some(Protection { qop: qop.into_owned(), cnonce, nc_text, nc })
             }
             None => None,
         };
         Some(Claim {
             realm: demand.realm.clone(),
-            username: bare_username(&auth.get(b"username")?, &demand.realm)?,
+            username: bare_username(&username?, &demand.realm)?,
             algorithm,
-            nonce: auth.get(b"nonce")?.into_owned(),
+            nonce: nonce?.into_owned(),
             issued: UnixMillis(0),
             nonce_id: 0,
-            uri: auth.get(b"uri")?.into_owned(),
-            response: auth.get(b"response")?.into_owned(),
+            uri: uri?.into_owned(),
+            response: response?.into_owned(),
             protection,
         })
     }

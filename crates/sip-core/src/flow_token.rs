@@ -255,8 +255,9 @@ pub fn write_dialog_token(ring: &KeyRing, token: &DialogToken, out: &mut Vec<u8>
 /// from it who an anonymous caller is or where a callee's phone stands. The MAC of what is hidden
 /// serves as the nonce: equal tokens look alike, and no others share a key stream.
 fn veil(key: &Mac, nonce: [u8; MAC_BYTES], text: &mut [u8]) {
+    let key = key.clone().field(&nonce);
     for (counter, block) in (0_u32..).zip(text.chunks_mut(16)) {
-        let stream = key.clone().field(&nonce).field(&counter.to_be_bytes()).finish();
+        let stream = key.clone().field(&counter.to_be_bytes()).finish();
         block.iter_mut().zip(stream).for_each(|(octet, mask)| *octet ^= mask);
     }
 }

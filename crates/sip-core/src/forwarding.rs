@@ -107,19 +107,13 @@ fn write_field(name: &[u8], value: &[u8], text: &mut Vec<u8>) {
 }
 
 fn count_hop(request: &Message<'_>, edits: &mut Edits) {
-    let mut digits = Vec::with_capacity(20);
     match request.field(HeaderName::MAX_FORWARDS) {
         Some(field) => {
             let hops = request.max_forwards().map_or(MAX_FORWARDS_DEFAULT, |it| it.hops());
-            push_number(u64::from(hops.saturating_sub(1)), &mut digits);
-            edits.replace(field.value_span, &digits);
+            let left = u64::from(hops.saturating_sub(1));
+            edits.replace_with(field.value_span, |text| push_number(left, text));
         }
-        None => {
-            digits.extend_from_slice(b"Max-Forwards: ");
-            push_number(u64::from(MAX_FORWARDS_DEFAULT), &mut digits);
-            digits.extend_from_slice(b"\r\n");
-            edits.insert(request.headers_end(), &digits);
-        }
+        None => insert_number(request, b"Max-Forwards: ", MAX_FORWARDS_DEFAULT.into(), edits),
     }
 }
 
@@ -128,19 +122,19 @@ fn write_breadth(request: &Message<'_>, breadth: u32, edits: &mut Edits) {
     if request.method() == Some(Method::Ack) {
         return;
     }
-    let mut digits = Vec::with_capacity(24);
+    let breadth = u64::from(breadth);
     match request.named(b"Max-Breadth").next() {
-        Some(field) => {
-            push_number(u64::from(breadth), &mut digits);
-            edits.replace(field.value_span, &digits);
-        }
-        None => {
-            digits.extend_from_slice(b"Max-Breadth: ");
-            push_number(u64::from(breadth), &mut digits);
-            digits.extend_from_slice(b"\r\n");
-            edits.insert(request.headers_end(), &digits);
-        }
+        Some(field) => edits.replace_with(field.value_span, |text| push_number(breadth, text)),
+        None => insert_number(request, b"Max-Breadth: ", breadth, edits),
     }
+}
+
+fn insert_number(request: &Message<'_>, name: &[u8], number: u64, edits: &mut Edits) {
+    edits.insert_with(request.headers_end(), |text| {
+        text.extend_from_slice(name);
+        push_number(number, text);
+        text.extend_from_slice(b"\r\n");
+    });
 }
 
 fn is_private(field: &Field<'_>) -> bool {
@@ -149,7 +143,8 @@ fn is_private(field: &Field<'_>) -> bool {
 }
 
 fn remove_private(message: &Message<'_>, edits: &mut Edits) {
-    message.fields().filter(is_private).for_each(|field| edits.remove(field.line));
+    let unknown = message.all(HeaderName::OTHER);
+    unknown.filter(is_private).for_each(|field| edits.remove(field.line));
 }
 
 /// Credentials for a realm of ours have done their work here and would only travel (RFC 3261

@@ -1,6 +1,6 @@
 //! What is ours: the domains that we serve, the names and the addresses of the tier.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use sip_message::{Scheme, Uri, parse_ip, uri};
 use store::Aor;
@@ -16,6 +16,7 @@ const VISUAL_SEPARATORS: &[u8] = b"-.()";
 pub struct LocalNames {
     domains: Vec<String>,
     service_names: Vec<String>,
+    /// In order: a large fleet has many.
     addresses: Vec<SocketAddr>,
 }
 
@@ -25,12 +26,13 @@ impl LocalNames {
     /// - `addresses`: every address of the tier, internal and advertised, balancers and proxies.
     pub fn new(domains: &[String], service_names: &[String], addresses: Vec<SocketAddr>) -> Self {
         let lower = |names: &[String]| names.iter().map(|it| it.to_ascii_lowercase()).collect();
+        let addresses = sorted(addresses);
         Self { domains: lower(domains), service_names: lower(service_names), addresses }
     }
 
     /// The same names after the membership has changed.
     pub fn set_addresses(&mut self, addresses: Vec<SocketAddr>) {
-        self.addresses = addresses;
+        self.addresses = sorted(addresses);
     }
 
     /// The served domain that `host` names, in lower case. Exact, case-insensitive.
@@ -78,8 +80,7 @@ impl LocalNames {
     /// Whether `host` (a `maddr`) is a domain, a service name or an address of ours.
     pub fn is_our_host(&self, host: &[u8]) -> bool {
         let is_service = || self.is_service_name(host);
-        let is_address =
-            || parse_ip(host).is_some_and(|ip| self.addresses.iter().any(|it| it.ip() == ip));
+        let is_address = || parse_ip(host).is_some_and(|ip| self.has_ip(ip));
         self.domain(host).is_some() || is_service() || is_address()
     }
 
@@ -105,10 +106,20 @@ impl LocalNames {
             return true;
         }
         let Some(ip) = parse_ip(uri.host()) else { return false };
-        self.addresses.iter().any(|it| {
-            it.ip() == ip
-                && uri.port().map_or_else(|| is_default_port(it.port()), |port| port == it.port())
-        })
+        match uri.port() {
+            Some(port) => self.has_address(ip, port),
+            None => DEFAULT_PORTS.iter().any(|port| self.has_address(ip, *port)),
+        }
+    }
+
+    fn has_address(&self, ip: IpAddr, port: u16) -> bool {
+        self.addresses.binary_search(&SocketAddr::new(ip, port)).is_ok()
+    }
+
+    fn has_ip(&self, ip: IpAddr) -> bool {
+        let lowest = SocketAddr::new(ip, 0);
+        let first = self.addresses.partition_point(|it| *it < lowest);
+        self.addresses.get(first).is_some_and(|it| it.ip() == ip)
     }
 
     /// A domain that is a name is ours on every port. On one that is an address there may be a
@@ -116,7 +127,7 @@ impl LocalNames {
     fn is_port_ours(&self, uri: &Uri<'_>) -> bool {
         let Some(port) = uri.port() else { return true };
         let Some(ip) = parse_ip(uri.host()) else { return true };
-        is_default_port(port) || self.addresses.contains(&SocketAddr::new(ip, port))
+        is_default_port(port) || self.has_address(ip, port)
     }
 }
 
@@ -130,6 +141,14 @@ pub fn user_of<'a>(uri: &Uri<'a>) -> Option<&'a [u8]> {
         Scheme::Sip | Scheme::Sips | Scheme::Other(_) => uri.user(),
     };
     user.filter(|user| !user.is_empty())
+}
+
+fn sorted(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    // Without what an IPv6 address may carry besides.
+    let mut addresses: Vec<SocketAddr> =
+        addresses.into_iter().map(|it| SocketAddr::new(it.ip(), it.port())).collect();
+    addresses.sort_unstable();
+    addresses
 }
 
 fn is_default_port(port: u16) -> bool {

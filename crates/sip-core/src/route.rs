@@ -23,6 +23,7 @@ pub struct Routed<'a> {
     pub dialog: Option<InDialog>,
     /// Whom the request is for.
     pub addressee: Addressee,
+    token_text: Option<&'a [u8]>,
 }
 
 impl<'a> Routed<'a> {
@@ -30,6 +31,19 @@ impl<'a> Routed<'a> {
     pub fn next_route(&self) -> Option<&RouteLeft<'a>> {
         self.routes.first()
     }
+
+    /// The token of the dialog, for [`preprocess_again`].
+    pub fn known_token(&self) -> Option<KnownToken> {
+        let (dialog, text) = (self.dialog.as_ref()?, self.token_text?);
+        Some(KnownToken { text: text.into(), token: dialog.token.clone() })
+    }
+}
+
+/// A token that was found good, and the text that it was read from.
+#[derive(Clone, Debug)]
+pub struct KnownToken {
+    text: Box<[u8]>,
+    token: DialogToken,
 }
 
 /// A token of ours was on the route: the request belongs to a dialog that the tier carries.
@@ -75,10 +89,11 @@ pub enum Party {
 }
 
 /// A Route value that is not ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct RouteLeft<'a> {
     /// Its URI.
     pub uri: &'a [u8],
+    parsed: Uri<'a>,
     /// The value as it came: a name-addr with its parameters.
     pub text: &'a [u8],
     /// Whether it is a loose router (`lr`).
@@ -107,25 +122,70 @@ pub fn preprocess<'a>(
     ring: &KeyRing,
     names: &LocalNames,
 ) -> Result<Routed<'a>, Reject> {
-    crate::validation::check_scheme(request)?;
+    preprocess_again(request, ring, names, None)
+}
+
+/// The same for a request whose token is known already: it is not deciphered once more.
+///
+/// # Errors
+///
+/// As [`preprocess`].
+pub fn preprocess_again<'a>(
+    request: &Message<'a>,
+    ring: &KeyRing,
+    names: &LocalNames,
+    known: Option<&KnownToken>,
+) -> Result<Routed<'a>, Reject> {
+    let uri = crate::validation::check_scheme(request)?;
     let mut routes = read_routes(request)?;
     let received = routes.len();
 
-    let (request_uri, token) = undo_strict_routing(request, ring, &mut routes);
-    let request_uri = without_our_maddr(request_uri, names);
-    let token = pop_our_values(ring, names, &mut routes, token);
+    let mut tokens = Tokens { ring, known, last: None };
+    let (uri, token) = undo_strict_routing(uri, &mut tokens, &mut routes);
+    let request_uri = without_our_maddr(uri, names);
+    let token = pop_our_values(&mut tokens, names, &mut routes, token);
     if routes.first().is_some_and(|route| is_path_token(route, ring)) {
         return Err(Reject::Forbidden { why: Forbidden::PathToken });
     }
 
     let dialog = dialog_of(request, token);
     let addressee = if routes.is_empty() && dialog.is_none() {
-        addressee_of(request, &request_uri, names)
+        match &request_uri {
+            Cow::Borrowed(_) => addressee_of(request, &uri, names),
+            Cow::Owned(kept) => Uri::parse(kept)
+                .map_or(Addressee::Foreign, |kept| addressee_of(request, &kept, names)),
+        }
     } else {
         Addressee::Foreign
     };
     let is_route_changed = routes.len() != received;
-    Ok(Routed { request_uri, routes, is_route_changed, dialog, addressee })
+    // Another passage's token may have been read after it.
+    let is_the_dialogs = |token: &DialogToken| dialog.as_ref().is_some_and(|it| it.token == *token);
+    let token_text =
+        tokens.last.as_ref().filter(|(_, token)| is_the_dialogs(token)).map(|(text, _)| *text);
+    Ok(Routed { request_uri, routes, is_route_changed, dialog, addressee, token_text })
+}
+
+/// Deciphers tokens, each text once: it costs more than all the rest of a route.
+struct Tokens<'a, 'r> {
+    ring: &'r KeyRing,
+    known: Option<&'r KnownToken>,
+    last: Option<(&'a [u8], DialogToken)>,
+}
+
+impl<'a> Tokens<'a, '_> {
+    fn read(&mut self, text: &'a [u8]) -> Option<DialogToken> {
+        if let Some((_, token)) = self.last.as_ref().filter(|(last, _)| *last == text) {
+            return Some(token.clone());
+        }
+        let known = self.known.filter(|known| *known.text == *text);
+        let token = match known {
+            Some(known) => known.token.clone(),
+            None => read_dialog_token(self.ring, text)?,
+        };
+        self.last = Some((text, token.clone()));
+        Some(token)
+    }
 }
 
 fn read_routes<'a>(request: &Message<'a>) -> Result<Vec<RouteLeft<'a>>, Reject> {
@@ -136,6 +196,7 @@ fn read_routes<'a>(request: &Message<'a>) -> Result<Vec<RouteLeft<'a>>, Reject> 
         let Ok(uri) = value.address.uri() else { return Err(unreadable) };
         routes.push(RouteLeft {
             uri: value.address.uri_bytes(),
+            parsed: uri,
             text: value.value.text,
             is_loose: uri.param(b"lr").is_some(),
         });
@@ -143,40 +204,33 @@ fn read_routes<'a>(request: &Message<'a>) -> Result<Vec<RouteLeft<'a>>, Reject> 
     Ok(routes)
 }
 
-/// The user of a Route value, where a token of ours would be.
-fn user_of<'a>(route: &RouteLeft<'a>) -> Option<&'a [u8]> {
-    Uri::parse(route.uri).ok().and_then(|uri| uri.user())
-}
-
 fn is_path_token(route: &RouteLeft<'_>, ring: &KeyRing) -> bool {
-    user_of(route).is_some_and(|user| read_path(ring, user).is_some())
+    route.parsed.user().is_some_and(|user| read_path(ring, user).is_some())
 }
 
 /// A strict router before us has put our Record-Route into the Request-URI and the Request-URI at
 /// the end of the route (RFC 3261 §16.4, first paragraph).
 fn undo_strict_routing<'a>(
-    request: &Message<'a>,
-    ring: &KeyRing,
+    received: Uri<'a>,
+    tokens: &mut Tokens<'a, '_>,
     routes: &mut Vec<RouteLeft<'a>>,
-) -> (Cow<'a, [u8]>, Option<DialogToken>) {
-    let received = request.request_uri_bytes();
-    let user = request.uri().ok().and_then(|uri| uri.user());
-    let token = user.and_then(|user| read_dialog_token(ring, user));
+) -> (Uri<'a>, Option<DialogToken>) {
+    let token = received.user().and_then(|user| tokens.read(user));
     if token.is_some()
         && let Some(last) = routes.pop()
     {
-        return (Cow::Borrowed(last.uri), token);
+        return (last.parsed, token);
     }
-    (Cow::Borrowed(received), token)
+    (received, token)
 }
 
 /// `maddr` with a host of ours only led the request here: it goes, and with it the port and the
 /// transport that it was reached by (RFC 3261 §16.4, second paragraph).
-fn without_our_maddr<'a>(request_uri: Cow<'a, [u8]>, names: &LocalNames) -> Cow<'a, [u8]> {
-    let Ok(uri) = Uri::parse(&request_uri) else { return request_uri };
-    let Some(Some(maddr)) = uri.param(b"maddr") else { return request_uri };
+fn without_our_maddr<'a>(uri: Uri<'a>, names: &LocalNames) -> Cow<'a, [u8]> {
+    let request_uri = uri.bytes();
+    let Some(Some(maddr)) = uri.param(b"maddr") else { return Cow::Borrowed(request_uri) };
     if !names.is_our_host(maddr) {
-        return request_uri;
+        return Cow::Borrowed(request_uri);
     }
     let mut kept = Vec::with_capacity(request_uri.len());
     let before_host = request_uri.iter().position(|&octet| octet == b'@').map_or_else(
@@ -207,18 +261,18 @@ fn without_our_maddr<'a>(request_uri: Cow<'a, [u8]>, names: &LocalNames) -> Cow<
 
 /// Pops what names the tier from the top: a token with its twin for the other transport, and values
 /// without one. A second, different token is of another passage through the tier and stays.
-fn pop_our_values(
-    ring: &KeyRing,
+fn pop_our_values<'a>(
+    tokens: &mut Tokens<'a, '_>,
     names: &LocalNames,
-    routes: &mut Vec<RouteLeft<'_>>,
+    routes: &mut Vec<RouteLeft<'a>>,
     mut token: Option<DialogToken>,
 ) -> Option<DialogToken> {
     let mut popped = 0;
     for route in routes.iter() {
-        let found = user_of(route).and_then(|user| read_dialog_token(ring, user));
+        let found = route.parsed.user().and_then(|user| tokens.read(user));
         let is_ours = match &found {
             Some(_) => token.is_none() || token == found,
-            None => names_tier(route, ring, names),
+            None => names_tier(route, tokens.ring, names),
         };
         if !is_ours {
             break;
@@ -233,8 +287,7 @@ fn pop_our_values(
 /// A value that leads here without a token that holds. A Path token does so too, but is no
 /// client's to use: it stays and is refused.
 fn names_tier(route: &RouteLeft<'_>, ring: &KeyRing, names: &LocalNames) -> bool {
-    let is_tier = Uri::parse(route.uri).is_ok_and(|uri| names.is_tier(&uri));
-    is_tier && !is_path_token(route, ring)
+    names.is_tier(&route.parsed) && !is_path_token(route, ring)
 }
 
 fn dialog_of(request: &Message<'_>, token: Option<DialogToken>) -> Option<InDialog> {
@@ -251,12 +304,11 @@ fn dialog_of(request: &Message<'_>, token: Option<DialogToken>) -> Option<InDial
     Some(InDialog { token, sender })
 }
 
-fn addressee_of(request: &Message<'_>, request_uri: &[u8], names: &LocalNames) -> Addressee {
-    let Ok(uri) = Uri::parse(request_uri) else { return Addressee::Foreign };
-    let Some(domain) = names.domain_of(&uri) else {
-        return if names.is_tier(&uri) { Addressee::Tier } else { Addressee::Foreign };
+fn addressee_of(request: &Message<'_>, uri: &Uri<'_>, names: &LocalNames) -> Addressee {
+    let Some(domain) = names.domain_of(uri) else {
+        return if names.is_tier(uri) { Addressee::Tier } else { Addressee::Foreign };
     };
-    let has_user = crate::names::user_of(&uri).is_some();
+    let has_user = crate::names::user_of(uri).is_some();
     // A REGISTER names no user in its Request-URI (RFC 3261 §10.2); one that does means the same.
     if !has_user || request.method() == Some(Method::Register) {
         return Addressee::Tier;

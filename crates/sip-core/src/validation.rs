@@ -1,6 +1,6 @@
 //! Whether a request may be handled at all (RFC 3261 §16.3).
 
-use sip_message::{HeaderName, Message, Method, Scheme};
+use sip_message::{HeaderName, Message, Method, Scheme, Uri};
 
 use crate::reject::Reject;
 use crate::route::Addressee;
@@ -31,17 +31,18 @@ pub fn validate(request: &Message<'_>, addressee: &Addressee) -> Result<(), Reje
     if is_for_us { check_options(request, HeaderName::REQUIRE) } else { Ok(()) }
 }
 
-/// The scheme alone: before route preprocessing, which must understand the Request-URI.
+/// The Request-URI, if its scheme is one that we route: before route preprocessing, which must
+/// understand it.
 ///
 /// # Errors
 ///
 /// 416 for a scheme that we cannot route, 400 if a SIP URI cannot be read.
-pub fn check_scheme(request: &Message<'_>) -> Result<(), Reject> {
+pub fn check_scheme<'a>(request: &Message<'a>) -> Result<Uri<'a>, Reject> {
     let Ok(uri) = request.uri() else {
         return Err(Reject::BadRequest { what: "Request-URI" });
     };
     match uri.scheme() {
-        Scheme::Sip | Scheme::Sips | Scheme::Tel => Ok(()),
+        Scheme::Sip | Scheme::Sips | Scheme::Tel => Ok(uri),
         Scheme::Other(scheme) => {
             let scheme = String::from_utf8_lossy(scheme).into_owned();
             Err(Reject::UnsupportedUriScheme { scheme })

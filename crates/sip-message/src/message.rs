@@ -28,7 +28,7 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    const UNUSED: Self = Self {
+    pub(crate) const UNUSED: Self = Self {
         name: HeaderName::OTHER,
         name_length: 0,
         line_start: 0,
@@ -43,6 +43,21 @@ impl Slot {
 
     pub(crate) fn value(&self) -> Span {
         Span::new(self.value_start.into(), self.value_end.into())
+    }
+
+    fn raw_name<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        let start = u32::from(self.line_start);
+        Span::new(start, start + u32::from(self.name_length)).slice(bytes)
+    }
+
+    fn view<'a>(&self, bytes: &'a [u8]) -> Field<'a> {
+        Field {
+            name: self.name,
+            raw_name: self.raw_name(bytes),
+            value: self.value().slice(bytes),
+            line: self.line(),
+            value_span: self.value(),
+        }
     }
 }
 
@@ -60,7 +75,10 @@ pub(crate) struct Head {
     pub(crate) headers_start: u32,
     pub(crate) headers_end: u32,
     pub(crate) body: Span,
-    pub(crate) top_via: Option<TopVia>,
+    /// The first two values: the nearest hop, and the one that it stands for.
+    pub(crate) vias: [Option<KnownVia>; 2],
+    /// There are no others, and both could be read.
+    pub(crate) are_vias_known: bool,
     pub(crate) from: Option<NameAddrParts>,
     pub(crate) to: Option<NameAddrParts>,
     pub(crate) call_id: Span,
@@ -69,13 +87,23 @@ pub(crate) struct Head {
     pub(crate) expires: Option<u32>,
 }
 
-/// The first Via value and how it stands in its line.
+/// A Via value and how it stands in its line.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct TopVia {
+pub(crate) struct KnownVia {
     pub(crate) parts: ViaParts,
     pub(crate) line: Span,
-    /// The next value of the same line, if there is one.
+    /// The comma before it and the next value, if there are any in its line.
+    pub(crate) comma: Option<u32>,
     pub(crate) following: Option<u32>,
+}
+
+impl KnownVia {
+    fn view<'a>(&self, bytes: &'a [u8]) -> Via<'a> {
+        let span = self.parts.value;
+        let text = span.slice(bytes);
+        let value = Value::in_line(text, span, self.line, (self.comma, self.following));
+        Via::from_parts(bytes, value, self.parts)
+    }
 }
 
 impl Head {
@@ -84,7 +112,8 @@ impl Head {
         headers_start: 0,
         headers_end: 0,
         body: Span::new(0, 0),
-        top_via: None,
+        vias: [None; 2],
+        are_vias_known: false,
         from: None,
         to: None,
         call_id: Span::new(0, 0),
@@ -154,14 +183,7 @@ impl<'a> Iterator for Fields<'a> {
     fn next(&mut self) -> Option<Field<'a>> {
         let name = self.name;
         let slot = self.slots.find(|slot| name.is_none_or(|name| slot.name == name))?;
-        let name_end = u32::from(slot.line_start) + u32::from(slot.name_length);
-        Some(Field {
-            name: slot.name,
-            raw_name: Span::new(slot.line_start.into(), name_end).slice(self.bytes),
-            value: slot.value().slice(self.bytes),
-            line: slot.line(),
-            value_span: slot.value(),
-        })
+        Some(slot.view(self.bytes))
     }
 }
 
@@ -273,7 +295,12 @@ impl<'a> Message<'a> {
     /// The fields of any name, private ones included, whatever its case. Compact forms are
     /// found by [`Self::all`] only.
     pub fn named<'n>(&self, name: &'n [u8]) -> impl Iterator<Item = Field<'a>> + use<'a, 'n> {
-        self.fields().filter(move |field| field.raw_name.eq_ignore_ascii_case(name))
+        let bytes = self.bytes;
+        let is_it = move |slot: &&Slot| {
+            usize::from(slot.name_length) == name.len()
+                && slot.raw_name(bytes).eq_ignore_ascii_case(name)
+        };
+        self.slots.iter().filter(is_it).map(move |slot| slot.view(bytes))
     }
 
     /// The values of one name: listed with commas or repeated, it makes no difference.
@@ -282,20 +309,26 @@ impl<'a> Message<'a> {
     }
 
     /// Every hop, the nearest first.
+    ///
+    /// # Cost
+    ///
+    /// The first two are known from parsing; any other is read anew.
     pub fn vias(&self) -> impl Iterator<Item = Result<Via<'a>, HeaderError>> + Clone + use<'a> {
         let bytes = self.bytes;
-        self.values(HeaderName::VIA).map(move |value| Via::parse(bytes, value))
+        let known = self.head.are_vias_known.then_some(self.head.vias);
+        let read = known.is_none().then(|| self.values(HeaderName::VIA));
+        let known = known.into_iter().flatten().flatten().map(move |via| Ok(via.view(bytes)));
+        known.chain(read.into_iter().flatten().map(move |value| Via::parse(bytes, value)))
     }
 
     /// The nearest hop.
     pub fn top_via(&self) -> Result<Via<'a>, HeaderError> {
-        let Some(top) = &self.head.top_via else {
-            let missing = HeaderError::Missing { name: HeaderName::VIA };
-            return self.vias().next().unwrap_or(Err(missing));
-        };
-        let span = top.parts.value;
-        let value = Value::at_line_start(span.slice(self.bytes), span, top.line, top.following);
-        Ok(Via::from_parts(self.bytes, value, top.parts))
+        let [top, _] = &self.head.vias;
+        let missing = HeaderError::Missing { name: HeaderName::VIA };
+        match top {
+            Some(top) => Ok(top.view(self.bytes)),
+            None => self.vias().next().unwrap_or(Err(missing)),
+        }
     }
 
     fn address(

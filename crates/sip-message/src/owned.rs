@@ -11,13 +11,42 @@ use crate::parse::{Framing, parse};
 /// A message of its own. Cheap to clone: everything is shared.
 #[derive(Clone)]
 pub struct OwnedMessage {
-    bytes: Bytes,
-    index: Arc<CompactIndex>,
+    kept: Arc<Kept>,
 }
 
-struct CompactIndex {
+struct Kept {
+    bytes: Bytes,
     head: Head,
-    slots: Box<[Slot]>,
+    slots: Slots,
+}
+
+/// Where the fields lie: beside the rest, unless there are unusually many.
+#[expect(clippy::large_enum_variant, reason = "nearly every message has few")]
+enum Slots {
+    Few { slots: [Slot; FEW], used: usize },
+    Many(Box<[Slot]>),
+}
+
+/// Header fields of nearly every message.
+const FEW: usize = 20;
+
+impl Slots {
+    fn of(message: &Message<'_>) -> Self {
+        let given = message.slots();
+        if given.len() > FEW {
+            return Self::Many(given.into());
+        }
+        let mut slots = [Slot::UNUSED; FEW];
+        slots.iter_mut().zip(given).for_each(|(to, from)| *to = *from);
+        Self::Few { slots, used: given.len() }
+    }
+
+    fn as_slice(&self) -> &[Slot] {
+        match self {
+            Self::Few { slots, used } => slots.get(..*used).unwrap_or_default(),
+            Self::Many(slots) => slots,
+        }
+    }
 }
 
 impl OwnedMessage {
@@ -25,30 +54,29 @@ impl OwnedMessage {
     pub fn parse(bytes: Bytes, framing: Framing) -> Result<Self, ParseError> {
         let mut index = Index::new();
         let message = parse(&bytes, &mut index, framing).map_err(|malformed| malformed.error)?;
-        Ok(Self { bytes: bytes.slice_ref(message.bytes()), index: CompactIndex::of(&message) })
+        Ok(Self::keep(bytes.slice_ref(message.bytes()), &message))
+    }
+
+    fn keep(bytes: Bytes, message: &Message<'_>) -> Self {
+        let kept = Kept { bytes, head: *message.head(), slots: Slots::of(message) };
+        Self { kept: Arc::new(kept) }
     }
 
     /// The message.
     pub fn view(&self) -> Message<'_> {
-        Message::new(&self.bytes, &self.index.head, &self.index.slots)
+        Message::new(&self.kept.bytes, &self.kept.head, self.kept.slots.as_slice())
     }
 
     /// Its octets.
-    pub const fn bytes(&self) -> &Bytes {
-        &self.bytes
-    }
-}
-
-impl CompactIndex {
-    fn of(message: &Message<'_>) -> Arc<Self> {
-        Arc::new(Self { head: *message.head(), slots: message.slots().into() })
+    pub fn bytes(&self) -> &Bytes {
+        &self.kept.bytes
     }
 }
 
 impl From<&Message<'_>> for OwnedMessage {
     /// Copies the octets once; nothing is parsed again.
     fn from(message: &Message<'_>) -> Self {
-        Self { bytes: Bytes::copy_from_slice(message.bytes()), index: CompactIndex::of(message) }
+        Self::keep(Bytes::copy_from_slice(message.bytes()), message)
     }
 }
 
@@ -79,5 +107,19 @@ mod tests {
             assert_eq!(message.bytes(), &text[2..text.len() - 2]);
         }
         assert!(OwnedMessage::parse(Bytes::from_static(b"x"), Framing::Datagram).is_err());
+    }
+
+    #[test]
+    fn many_fields_are_kept_as_few_are() {
+        for count in [0, FEW - 6, FEW - 5, 100] {
+            let more = "X-More: 1\r\n".repeat(count);
+            let text = format!(
+                "OPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP a\r\nFrom: <sip:a@b>;tag=1\r\n\
+                 To: <sip:b@c>\r\nCall-ID: x\r\nCSeq: 1 OPTIONS\r\n{more}\r\n"
+            );
+            let message = OwnedMessage::parse(text.into(), Framing::Datagram).unwrap();
+            assert_eq!(message.view().named(b"x-more").count(), count);
+            assert_eq!(message.view().fields().count(), count + 5);
+        }
     }
 }

@@ -7,7 +7,7 @@ use crate::header::name_addr::NameAddrParts;
 use crate::header::via::ViaParts;
 use crate::header::{call_id, content_length, cseq, expires, from_to, max_forwards::MaxForwards};
 use crate::limits::{HEADER_SECTION_BYTES_MAX, MESSAGE_BYTES_MAX};
-use crate::message::{Head, Index, Message, Slot, Start, TopVia};
+use crate::message::{Head, Index, KnownVia, Message, Slot, Start};
 use crate::method::Method;
 use crate::span::Span;
 use crate::start_line;
@@ -46,7 +46,7 @@ pub fn parse<'a>(
     framing: Framing,
 ) -> Result<Message<'a>, Malformed<'a>> {
     let bytes = skip_line_ends(bytes);
-    let mut parser = Parser { bytes, index, fault: None, seen: 0 };
+    let mut parser = Parser { bytes, index, fault: None, seen: 0, vias: 0 };
     let end = parser.run(framing);
     let fault = parser.fault;
     let index: &'a Index = parser.index;
@@ -62,7 +62,7 @@ const REQUIRED: [HeaderName; 5] =
     [HeaderName::VIA, HeaderName::FROM, HeaderName::TO, HeaderName::CALL_ID, HeaderName::CSEQ];
 
 fn is_answerable(message: &Message<'_>) -> bool {
-    let has_way_back = message.head().top_via.is_some()
+    let has_way_back = message.head().vias[0].is_some()
         || (message.field(HeaderName::VIA).is_none()
             && message.field(HeaderName::CALL_ID).is_some());
     has_way_back && message.method().is_some_and(|method| method != Method::Ack)
@@ -123,6 +123,8 @@ struct Parser<'a> {
     fault: Option<ParseError>,
     /// The names of the fields that were checked, by their bits.
     seen: u128,
+    /// Via values looked at so far.
+    vias: usize,
 }
 
 impl<'a> Parser<'a> {
@@ -241,13 +243,17 @@ impl<'a> Parser<'a> {
     /// Checks every field that an element acts on.
     fn check(&mut self) {
         let is_request = matches!(self.index.head.start, Start::Request { .. });
+        let mut are_vias_read = true;
         for number in 0..self.index.used {
             let Some(slot) = self.index.slots.get(number).copied() else { break };
             if let Err(error) = self.check_field(&slot, is_request) {
+                are_vias_read &= slot.name != HeaderName::VIA;
                 self.blame(error);
             }
             self.seen |= slot.name.bit();
         }
+        let head = &mut self.index.head;
+        head.are_vias_known = are_vias_read && self.vias <= head.vias.len();
         let missing = REQUIRED.into_iter().find(|name| self.seen & name.bit() == 0);
         if let Some(name) = missing {
             self.blame(ParseError::Missing { name });
@@ -323,15 +329,18 @@ impl<'a> Parser<'a> {
 
     fn check_via(&mut self, slot: &Slot) -> Result<(), ParseError> {
         let mut cursor = Cursor::new(self.bytes, slot.value());
-        // If the first Via cannot be read, the second must not take its place.
-        let mut is_top = self.seen & slot.name.bit() == 0;
+        let mut comma = None;
         loop {
+            // If the first Via cannot be read, the second must not take its place.
+            let place = self.vias;
+            self.vias += 1;
             let parts = ViaParts::read(self.bytes, &mut cursor)?;
+            let end = cursor.at() as u32;
             let has_more = parts.flaw.is_none() && cursor.eat(b',');
             cursor.skip_lws();
             let following = has_more.then(|| cursor.at() as u32);
-            if std::mem::take(&mut is_top) {
-                self.index.head.top_via = Some(TopVia { parts, line: slot.line(), following });
+            if let Some(known) = self.index.head.vias.get_mut(place) {
+                *known = Some(KnownVia { parts, line: slot.line(), comma, following });
             }
             if let Some(at) = parts.flaw {
                 return Err(HeaderError::Malformed { name: slot.name, at: at as usize }.into());
@@ -339,6 +348,7 @@ impl<'a> Parser<'a> {
             if !has_more {
                 return Ok(());
             }
+            comma = Some(end);
         }
     }
 

@@ -4,10 +4,8 @@ use crate::span::Span;
 
 const TOKEN: u8 = 1;
 const HOST: u8 = 2;
-const URI: u8 = 4;
-const LWS: u8 = 8;
-const VALUE: u8 = 16;
-const UNRESERVED: u8 = 32;
+const LWS: u8 = 4;
+const UNRESERVED: u8 = 8;
 
 /// What each octet may be part of.
 static CLASSES: [u8; 256] = classes();
@@ -29,15 +27,6 @@ const fn classes() -> [u8; 256] {
         }
         if matches!(byte, b'-' | b'_' | b'.' | b'!' | b'~' | b'*' | b'\'' | b'(' | b')') {
             class |= UNRESERVED;
-        }
-        if byte > b' ' && byte != 0x7f {
-            // Octets beyond ASCII are not URI characters, yet they do no harm: carried through.
-            if !matches!(byte, b'<' | b'>' | b'"') {
-                class |= URI;
-            }
-            if !matches!(byte, b'<' | b'>' | b'"' | b';' | b',') {
-                class |= VALUE;
-            }
         }
         if matches!(byte, b' ' | b'\t' | b'\r' | b'\n') {
             class |= LWS;
@@ -61,18 +50,34 @@ pub(crate) fn is_host(byte: u8) -> bool {
     has(byte, HOST)
 }
 
-pub(crate) fn is_uri(byte: u8) -> bool {
-    has(byte, URI)
+/// What a URI may hold. Octets beyond ASCII are not URI characters, yet they do no harm: carried
+/// through. Without branches, as [`prefix`] wants it.
+fn is_uri(byte: u8) -> bool {
+    (byte > b' ') & (byte != 0x7f) & (byte != b'<') & (byte != b'>') & (byte != b'"')
+}
+
+/// What an unquoted parameter value may hold: liberal, so that IPv6 addresses pass.
+fn is_value(byte: u8) -> bool {
+    is_uri(byte) & (byte != b';') & (byte != b',')
+}
+
+/// The length of what a URI may hold, at the front.
+pub(crate) fn uri_prefix(text: &[u8]) -> usize {
+    prefix(text, is_uri)
+}
+
+/// The length of what `class` allows at the front: many octets are looked at together.
+fn prefix(text: &[u8], class: impl Fn(u8) -> bool) -> usize {
+    const TOGETHER: usize = 16;
+    let is_clean = |chunk: &&[u8]| chunk.iter().fold(true, |clean, byte| clean & class(*byte));
+    let clean = TOGETHER * text.chunks_exact(TOGETHER).take_while(is_clean).count();
+    let rest = text.get(clean..).unwrap_or_default();
+    clean + rest.iter().position(|byte| !class(*byte)).unwrap_or(rest.len())
 }
 
 /// White space, line ends included: inside a field value these can only be a fold.
 pub(crate) fn is_lws(byte: u8) -> bool {
     has(byte, LWS)
-}
-
-/// What an unquoted parameter value may hold: liberal, so that IPv6 addresses pass.
-pub(crate) fn is_value(byte: u8) -> bool {
-    has(byte, VALUE)
 }
 
 pub(crate) fn is_unreserved(byte: u8) -> bool {
@@ -163,9 +168,15 @@ impl<'a> Cursor<'a> {
     #[inline]
     pub(crate) fn run(&mut self, class: impl Fn(u8) -> bool) -> Span {
         let start = self.at;
-        while self.peek().is_some_and(&class) {
-            self.at += 1;
-        }
+        let rest = self.rest();
+        self.at += rest.iter().position(|byte| !class(*byte)).unwrap_or(rest.len());
+        Span::of(start, self.at)
+    }
+
+    /// The octets of an unquoted parameter value from here on; may be none.
+    pub(crate) fn value(&mut self) -> Span {
+        let start = self.at;
+        self.at += prefix(self.rest(), is_value);
         Span::of(start, self.at)
     }
 
@@ -175,14 +186,39 @@ impl<'a> Cursor<'a> {
         let start = self.at;
         self.at += 1;
         loop {
+            let next = memchr::memchr2(b'"', b'\\', self.rest());
+            self.at = next.map_or(self.bytes.len(), |length| self.at + length);
             match self.peek()? {
                 b'"' => {
                     self.at += 1;
                     return Some(Span::of(start, self.at));
                 }
-                b'\\' => self.at += 2,
-                _ => self.at += 1,
+                _ => self.at += 2,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Method: each octet at each place of a text that is longer than what is looked at together.
+    #[test]
+    fn a_value_ends_at_the_first_octet_that_it_may_not_hold() {
+        for octet in 0..=255 {
+            for place in [0, 7, 15, 16, 31, 32, 39] {
+                let mut text = [b'a'; 40];
+                text[place] = octet;
+                let end = |ends: &[u8]| {
+                    let is_end = octet <= b' ' || octet == 0x7f || ends.contains(&octet);
+                    if is_end { place } else { text.len() }
+                };
+                assert_eq!(uri_prefix(&text), end(b"<>\""), "{octet} at {place}");
+                let mut cursor = Cursor::new(&text, Span::of(0, text.len()));
+                assert_eq!(cursor.value().len(), end(b"<>\";,"), "{octet} at {place}");
+            }
+        }
+        assert_eq!(uri_prefix(b""), 0);
     }
 }

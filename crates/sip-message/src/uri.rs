@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub use self::compare::{equivalent, normalised, unescape};
 use crate::error::UriError;
 use crate::span::Span;
-use crate::syntax::{is_host, is_uri, number};
+use crate::syntax::{is_host, number, uri_prefix};
 
 /// What kind of URI it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,10 +49,10 @@ pub struct UriParam<'a> {
 impl<'a> Uri<'a> {
     /// Takes a URI apart.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, UriError> {
-        if !bytes.iter().all(|byte| is_uri(*byte)) {
+        if uri_prefix(bytes) < bytes.len() {
             return Err(UriError::Octet);
         }
-        let (scheme, rest) = split_once(bytes, b':').ok_or(UriError::Scheme)?;
+        let (scheme, rest) = split_near(bytes, b':').ok_or(UriError::Scheme)?;
         let scheme = read_scheme(scheme)?;
         let mut uri = Self {
             bytes,
@@ -91,7 +91,7 @@ impl<'a> Uri<'a> {
         let host_end = read_host_end(rest)?;
         let (host, rest) = rest.split_at_checked(host_end).ok_or(UriError::Host)?;
         self.host = host;
-        let (rest, headers) = match split_once(rest, b'?') {
+        let (rest, headers) = match split_near(rest, b'?') {
             Some((rest, headers)) => (rest, Some(headers)),
             None => (rest, None),
         };
@@ -157,7 +157,7 @@ impl<'a> Uri<'a> {
     pub fn params(&self) -> impl Iterator<Item = UriParam<'a>> + Clone + use<'a> {
         let params = self.params.strip_prefix(b";");
         params.into_iter().flat_map(|params| params.split(|byte| *byte == b';')).map(|param| {
-            match split_once(param, b'=') {
+            match split_near(param, b'=') {
                 Some((name, value)) => UriParam { name, value: Some(value) },
                 None => UriParam { name: param, value: None },
             }
@@ -200,7 +200,15 @@ fn read_host_end(rest: &[u8]) -> Result<usize, UriError> {
 }
 
 fn split_once(bytes: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
-    let at = memchr::memchr(separator, bytes)?;
+    split_at(bytes, memchr::memchr(separator, bytes)?)
+}
+
+/// The same where there are only a few octets to look at.
+fn split_near(bytes: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
+    split_at(bytes, bytes.iter().position(|byte| *byte == separator)?)
+}
+
+fn split_at(bytes: &[u8], at: usize) -> Option<(&[u8], &[u8])> {
     Some((bytes.get(..at)?, bytes.get(at + 1..)?))
 }
 

@@ -41,9 +41,9 @@ impl Algorithm {
     /// The hash of the parts in one piece, in lower-case hex.
     pub(super) fn hash_hex(self, parts: &[&[u8]]) -> Vec<u8> {
         match self {
-            Self::Md5 => hex(&hash::<Md5>(parts)),
-            Self::Sha256 => hex(&hash::<Sha256>(parts)),
-            Self::Sha512Trunc256 => hex(&hash::<Sha512_256>(parts)),
+            Self::Md5 => hash_hex::<Md5>(parts),
+            Self::Sha256 => hash_hex::<Sha256>(parts),
+            Self::Sha512Trunc256 => hash_hex::<Sha512_256>(parts),
         }
     }
 
@@ -65,10 +65,10 @@ impl FromStr for Algorithm {
     }
 }
 
-fn hash<H: Digest>(parts: &[&[u8]]) -> Vec<u8> {
+fn hash_hex<H: Digest>(parts: &[&[u8]]) -> Vec<u8> {
     let mut hash = H::new();
     parts.iter().for_each(|part| hash.update(part));
-    hash.finalize().to_vec()
+    hex(&hash.finalize())
 }
 
 fn hex(octets: &[u8]) -> Vec<u8> {

@@ -1,6 +1,7 @@
 //! Which counts of which nonces have been used (RFC 7616 §3.4.5), in bounded memory.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
 use store::UnixMillis;
@@ -29,8 +30,8 @@ pub(super) struct Count {
 /// counts as stale. A client of ours then answers one challenge more.
 #[derive(Debug)]
 pub(super) struct NonceWindows {
-    young: BTreeMap<u128, Window>,
-    old: BTreeMap<u128, Window>,
+    young: Windows,
+    old: Windows,
     /// When the young generation began.
     since: UnixMillis,
     /// The latest nonce of the young and of the old generation.
@@ -39,6 +40,24 @@ pub(super) struct NonceWindows {
     forgotten_until: Option<UnixMillis>,
     each_max: usize,
     lifetime: Duration,
+}
+
+/// By the nonce's MAC, which is a hash already, and chosen by nobody.
+type Windows = HashMap<u128, Window, BuildHasherDefault<AsItIs>>;
+
+#[derive(Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, octets: &[u8]) {
+        for octet in octets {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*octet);
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,8 +72,8 @@ struct Window {
 impl NonceWindows {
     pub(super) fn new(nonces_max: usize, lifetime: Duration) -> Self {
         Self {
-            young: BTreeMap::new(),
-            old: BTreeMap::new(),
+            young: Windows::default(),
+            old: Windows::default(),
             since: UnixMillis(0),
             latest: [UnixMillis(0); 2],
             forgotten_until: None,
@@ -88,7 +107,8 @@ impl NonceWindows {
         if !self.old.is_empty() {
             self.forgotten_until = self.forgotten_until.max(Some(old));
         }
-        self.old = std::mem::take(&mut self.young);
+        std::mem::swap(&mut self.old, &mut self.young);
+        self.young.clear();
         self.latest = [UnixMillis(0), young];
         self.since = now;
     }

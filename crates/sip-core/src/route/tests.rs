@@ -46,7 +46,11 @@ struct Found {
 fn preprocessed(start: &str, fields: &[&str]) -> Result<Found, Reject> {
     let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
     with(&request(start, fields), |request| {
-        let routed = preprocess(request, &ring(), &names())?;
+        let first = preprocess(request, &ring(), &names())?;
+        let known = first.known_token();
+        // Whoever looks again with the token that was found sees the same.
+        let routed = preprocess_again(request, &ring(), &names(), known.as_ref())?;
+        assert_eq!((&routed.dialog, routed.routes.len()), (&first.dialog, first.routes.len()));
         let token = routed.dialog.as_ref().map(|dialog| {
             let BindingId([binding, ..]) = dialog.token.callee.binding.expect("one");
             (binding, dialog.sender)
@@ -187,4 +191,28 @@ fn the_addressee_is_a_user_the_tier_or_somebody_else() {
         let found = preprocessed(start, fields).expect("readable");
         assert_eq!(found.addressee, expected, "{start} {route}");
     }
+}
+
+/// A known token speaks for the text that it was read from and for no other: not for that of another
+/// passage, which stands behind it, and not for one in another request.
+#[test]
+fn a_known_token_speaks_for_its_own_text_alone() {
+    let (ours, other) = (token_text(&token(7)), token_text(&token(8)));
+    let known_of = |route: &str| {
+        let fields = [route, "To: <sip:bob@example.com>;tag=to1"];
+        with(&request("BYE sip:bob@192.0.2.9:5070", &fields), |request| {
+            preprocess(request, &ring(), &names()).expect("routed").known_token()
+        })
+    };
+    let alone = format!("Route: <sip:{ours}@127.0.10.1;lr>");
+    let before_other = format!("{alone}, <sip:{other}@127.0.10.1;lr>");
+    assert!(known_of(&before_other).is_none(), "the last text read is the other one's");
+    let known = known_of(&alone).expect("found");
+
+    let route = format!("Route: <sip:{other}@127.0.10.1;lr>");
+    let fields = [route.as_str(), "To: <sip:bob@example.com>;tag=to1"];
+    with(&request("BYE sip:bob@192.0.2.9:5070", &fields), |request| {
+        let routed = preprocess_again(request, &ring(), &names(), Some(&known)).expect("routed");
+        assert_eq!(routed.dialog.expect("a dialog").token, token(8));
+    });
 }

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 
 use super::param::unquoted;
 use crate::span::Span;
-use crate::syntax::{Cursor, is_token, is_value};
+use crate::syntax::{Cursor, is_token};
 
 /// The parameters of one set of credentials or one challenge.
 #[derive(Clone, Copy, Debug)]
@@ -55,18 +55,37 @@ impl<'a> AuthParams<'a> {
 
     /// The value without quotes and escapes.
     pub fn get(&self, name: &[u8]) -> Option<Cow<'a, [u8]>> {
-        let text = unquoted(self.raw(name)?);
-        if !text.contains(&b'\\') {
-            return Some(Cow::Borrowed(text));
-        }
-        let mut plain = Vec::with_capacity(text.len());
-        let mut octets = text.iter();
-        while let Some(octet) = octets.next() {
-            let octet = if *octet == b'\\' { octets.next().unwrap_or(octet) } else { octet };
-            plain.push(*octet);
-        }
-        Some(Cow::Owned(plain))
+        self.raw(name).map(plain)
     }
+
+    /// The same for several names in one pass.
+    pub fn get_all<const N: usize>(&self, names: [&[u8]; N]) -> [Option<Cow<'a, [u8]>>; N] {
+        let mut found = [const { None }; N];
+        for (name, value) in self.iter() {
+            let place = names.iter().position(|wanted| wanted.eq_ignore_ascii_case(name));
+            if let Some(place) = place.and_then(|place| found.get_mut(place))
+                && place.is_none()
+            {
+                *place = Some(plain(value));
+            }
+        }
+        found
+    }
+}
+
+/// A value as written, without quotes and escapes.
+fn plain(raw: &[u8]) -> Cow<'_, [u8]> {
+    let text = unquoted(raw);
+    if !text.contains(&b'\\') {
+        return Cow::Borrowed(text);
+    }
+    let mut plain = Vec::with_capacity(text.len());
+    let mut octets = text.iter();
+    while let Some(octet) = octets.next() {
+        let octet = if *octet == b'\\' { octets.next().unwrap_or(octet) } else { octet };
+        plain.push(*octet);
+    }
+    Cow::Owned(plain)
 }
 
 fn next(cursor: &mut Cursor<'_>) -> Option<(Span, Span)> {
@@ -80,7 +99,7 @@ fn next(cursor: &mut Cursor<'_>) -> Option<(Span, Span)> {
         return None;
     }
     cursor.skip_lws();
-    let value = if cursor.peek() == Some(b'"') { cursor.quoted()? } else { cursor.run(is_value) };
+    let value = if cursor.peek() == Some(b'"') { cursor.quoted()? } else { cursor.value() };
     Some((name, value))
 }
 
@@ -107,6 +126,9 @@ mod tests {
             assert_eq!(auth.get(name.as_bytes()).as_deref(), Some(wanted.as_bytes()), "{name}");
         }
         assert_eq!(auth.raw(b"nonce"), Some(&b"\"n=1\""[..]));
+        let [uri, missing, user] = auth.get_all([b"URI", b"cnonce", b"username"]);
+        assert_eq!((uri.as_deref(), missing), (Some(&b"sip:b@c;x=\\y"[..]), None));
+        assert_eq!(user.as_deref(), Some(&b"al\"ice"[..]));
         assert_eq!(auth.get(b"cnonce"), None);
     }
 

@@ -12,7 +12,7 @@ use super::param::{self, Params, unquoted};
 use crate::error::{HeaderError, UriError};
 use crate::header::HeaderName;
 use crate::span::Span;
-use crate::syntax::{Cursor, is_lws, is_token, is_uri, number, trim};
+use crate::syntax::{Cursor, is_lws, is_token, number, trim, uri_prefix};
 use crate::uri::Uri;
 
 /// Where the parts of one value lie.
@@ -88,9 +88,9 @@ fn check_spec(message: &[u8], span: Span) -> Result<(), usize> {
     if scheme == 0 || text.get(scheme) != Some(&b':') || text.len() <= scheme + 1 {
         return Err(span.start as usize);
     }
-    match text.iter().position(|byte| !is_uri(*byte)) {
-        Some(at) => Err(span.start as usize + at),
-        None => Ok(()),
+    match uri_prefix(text) {
+        clean if clean == text.len() => Ok(()),
+        clean => Err(span.start as usize + clean),
     }
 }
 

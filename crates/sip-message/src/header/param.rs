@@ -6,7 +6,7 @@
 //! ```
 
 use crate::span::Span;
-use crate::syntax::{Cursor, is_token, is_value};
+use crate::syntax::{Cursor, is_token};
 
 /// One parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub(crate) fn next(cursor: &mut Cursor<'_>) -> Result<Option<RawParam>, usize> {
             let at = cursor.at();
             cursor.quoted().ok_or(at)?
         } else {
-            cursor.run(is_value)
+            cursor.value()
         };
         if span.is_empty() {
             return Err(cursor.at());

@@ -21,14 +21,18 @@ pub struct Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// The first value of a line.
-    pub(crate) fn at_line_start(
+    /// A value between the comma before it and the value that follows, if its line has them.
+    pub(crate) fn in_line(
         text: &'a [u8],
         span: Span,
         line: Span,
-        following: Option<u32>,
+        neighbours: (Option<u32>, Option<u32>),
     ) -> Self {
-        let removal = following.map_or(line, |next| Span::new(span.start, next));
+        let removal = match neighbours {
+            (_, Some(next)) => Span::new(span.start, next),
+            (Some(comma), None) => Span::new(comma, span.end),
+            (None, None) => line,
+        };
         Self { text, span, line, removal }
     }
 
@@ -53,7 +57,7 @@ struct Line<'a> {
     cursor: Cursor<'a>,
     line: Span,
     end: usize,
-    comma: Option<usize>,
+    comma: Option<u32>,
 }
 
 impl<'a, F: Iterator<Item = Field<'a>>> Values<'a, F> {
@@ -80,20 +84,17 @@ impl<'a> Line<'a> {
             let span = trim(message, Span::of(start, self.cursor.at()));
             let mut following = None;
             if !self.cursor.is_done() {
-                self.comma = Some(self.cursor.at());
+                self.comma = Some(self.cursor.at() as u32);
                 self.cursor.bump();
                 self.cursor.skip_lws();
-                following = Some(self.cursor.at()).filter(|at| *at < self.end);
+                let next = self.cursor.at();
+                following = (next < self.end).then_some(next as u32);
             }
             if span.is_empty() {
                 continue;
             }
-            let removal = match (comma_before, following) {
-                (_, Some(next)) => Span::new(span.start, next as u32),
-                (Some(comma), None) => Span::new(comma as u32, span.end),
-                (None, None) => self.line,
-            };
-            return Some(Value { text: span.slice(message), span, line: self.line, removal });
+            let neighbours = (comma_before, following);
+            return Some(Value::in_line(span.slice(message), span, self.line, neighbours));
         }
         None
     }

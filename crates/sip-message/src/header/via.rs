@@ -251,7 +251,7 @@ mod tests {
     fn via<'a>(text: &'a str, check: impl FnOnce(Via<'a>)) {
         let parts = read(text).unwrap();
         assert_eq!(parts.flaw, None, "{text}");
-        let value = Value::at_line_start(text.as_bytes(), parts.value, parts.value, None);
+        let value = Value::in_line(text.as_bytes(), parts.value, parts.value, (None, None));
         check(Via::from_parts(text.as_bytes(), value, parts));
     }
 
