@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use sip_message::{Index, Message, Method};
 
-use crate::key::{ClientKey, Hop, ServerKey};
+use crate::key::{ClientKey, Hop, ServerKey, TwinKey};
 use crate::limits::Limits;
 use crate::output::{Origin, Sink};
 use crate::schedule::Schedule;
@@ -24,7 +24,7 @@ use server::Server;
 ///
 /// # Cost
 ///
-/// Finding one is a hash lookup; a timer costs one push into a heap, and cancelling it nothing.
+/// Finding one is a hash lookup; a timer costs one push into a wheel, and cancelling it nothing.
 /// A transaction takes about 220 bytes (`D` being a socket address) besides the one message that
 /// it keeps: the request of a client, the last response of a server.
 pub struct Layer<D> {
@@ -58,6 +58,11 @@ impl<D: Clone> Layer<D> {
     /// [`ServerKey::invite_of_cancel`] under this layer's hash key.
     pub fn invite_key_of_cancel(&self, cancel: &Message<'_>, hop: Hop) -> ServerKey {
         ServerKey::invite_of_cancel(cancel, hop, self.hash_key)
+    }
+
+    /// [`TwinKey::of`] under this layer's hash key.
+    pub fn twin_key(&self, request: &Message<'_>) -> Option<TwinKey> {
+        TwinKey::of(request, self.hash_key)
     }
 
     /// [`ClientKey::of`] under this layer's hash key.
@@ -100,7 +105,7 @@ impl<D: Clone> Layer<D> {
     ///
     /// # Cost
     ///
-    /// One look at the top of the heap.
+    /// One look at the first tick that holds anything.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.schedule.next()
     }

@@ -38,9 +38,9 @@ mod server_non_invite;
 mod table;
 mod timers;
 
-pub use key::{ClientKey, Hop, ServerKey};
+pub use key::{ClientKey, Hop, ServerKey, TwinKey};
 pub use layer::Layer;
 pub use limits::{Limits, PATHS_MAX};
 pub use output::{AckVerdict, ClientId, ClientVerdict, Event, Kind, Origin, ServerId, Sink};
-pub use table::TableFull;
+pub use table::{AsItIs, KeyedMap, TableFull};
 pub use timers::{Reliability, Timing};

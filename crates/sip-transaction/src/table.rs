@@ -9,10 +9,18 @@ use std::hash::{BuildHasherDefault, Hasher};
 pub struct TableFull;
 
 /// A place in the slab and which of its tenants is meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Id {
     slot: u32,
     generation: u32,
+}
+
+impl std::hash::Hash for Id {
+    /// Spread over all bits, for [`KeyedMap`]; nobody outside chooses a slot.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let both = u64::from(self.generation) << 32 | u64::from(self.slot);
+        state.write_u64(both.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    }
 }
 
 /// 128 bits of a keyed hash: equal keys are the same transaction.
@@ -31,9 +39,12 @@ impl std::hash::Hash for Key {
     }
 }
 
-/// Keys are hashes already: the low half serves as it is.
+/// A map by the ids and keys of this crate. They are hashes already, and are not hashed again.
+pub type KeyedMap<K, V> = HashMap<K, V, BuildHasherDefault<AsItIs>>;
+
+/// The hasher of a [`KeyedMap`].
 #[derive(Default)]
-struct AsItIs(u64);
+pub struct AsItIs(u64);
 
 impl Hasher for AsItIs {
     fn finish(&self) -> u64 {
@@ -58,7 +69,7 @@ struct Slot<T> {
 
 /// At most `max` transactions.
 pub(crate) struct Table<T> {
-    index: HashMap<Key, Id, BuildHasherDefault<AsItIs>>,
+    index: KeyedMap<Key, Id>,
     slots: Vec<Slot<T>>,
     free: Vec<u32>,
     max: usize,
@@ -66,7 +77,7 @@ pub(crate) struct Table<T> {
 
 impl<T> Table<T> {
     pub(crate) fn new(max: usize) -> Self {
-        Self { index: HashMap::default(), slots: Vec::new(), free: Vec::new(), max }
+        Self { index: KeyedMap::default(), slots: Vec::new(), free: Vec::new(), max }
     }
 
     /// How many transactions live.
