@@ -12,6 +12,7 @@ use sip_transaction::{Kind, ServerKey};
 
 use crate::arrival::Arrival;
 use crate::context::ContextId;
+use crate::leave::Way;
 use crate::worker::{Worker, World};
 
 /// What is said in an answer.
@@ -44,19 +45,27 @@ impl Worker {
         answer: &Answer,
     ) {
         let view = request.view();
-        let bytes = write_answer(&self.world.ring, &view, answer);
-        self.world.counters.count_reply(answer.status.code());
         let is_invite = matches!(view.method(), Some(Method::Invite));
         if is_invite && self.is_in_dialog(&view) {
             let reliability = arrival.reply.reliability();
             if let Ok(id) = self.layer.server_new(key, Kind::Invite, reliability, arrival.reply) {
+                self.world.counters.count_reply(answer.status.code());
                 self.stamps.add(id, arrival);
+                let bytes = write_answer(&self.world.ring, &view, answer);
                 let (now, status) = (self.now, answer.status);
                 self.layer.server_respond(now, id, status, bytes, &mut self.wire);
                 return;
             }
         }
-        self.wire.send(&arrival.reply, &bytes);
+        self.answer_statelessly(&view, &arrival.reply, answer);
+    }
+
+    /// Sends an answer that nobody keeps.
+    fn answer_statelessly(&mut self, request: &Message<'_>, reply: &Way, answer: &Answer) {
+        self.world.counters.count_reply(answer.status.code());
+        self.draft.text.clear();
+        append_answer(&self.world.ring, request, answer, &mut self.draft.text);
+        self.wire.send(reply, &self.draft.text);
     }
 
     /// Whether a token of ours says that the request is of a dialog. A To tag alone says nothing: it
@@ -125,9 +134,7 @@ impl Worker {
         };
         self.abandon(server);
         self.forget(id);
-        let bytes = write_answer(&self.world.ring, &request.view(), answer);
-        self.world.counters.count_reply(answer.status.code());
-        self.wire.send(&reply, &bytes);
+        self.answer_statelessly(&request.view(), &reply, answer);
     }
 
     /// 100 to an INVITE, once, so that the client stops repeating (RFC 3261 §17.2.1).
@@ -138,21 +145,28 @@ impl Worker {
         if !is_invite || std::mem::replace(&mut context.is_trying, true) {
             return;
         }
-        let mut out = Vec::with_capacity(384);
         let status = StatusCode::TRYING;
         let reply = Reply { status, reason: None, to_tag: None, fields: &[], body: &[] };
-        sip_message::write_reply(&context.request.view(), &reply, &mut out);
-        self.layer.server_respond(self.now, server, status, Bytes::from(out), &mut self.wire);
+        self.draft.text.clear();
+        sip_message::write_reply(&context.request.view(), &reply, &mut self.draft.text);
+        let bytes = self.draft.finish();
+        self.layer.server_respond(self.now, server, status, bytes, &mut self.wire);
     }
 }
 
-/// Renders an answer. The To tag is computed, so that a repeated request gets the same one.
+/// Renders an answer.
 pub(crate) fn write_answer(ring: &KeyRing, request: &Message<'_>, answer: &Answer) -> Bytes {
+    let mut out = Vec::with_capacity(512);
+    append_answer(ring, request, answer, &mut out);
+    Bytes::from(out)
+}
+
+/// Appends an answer. The To tag is computed, so that a repeated request gets the same one.
+fn append_answer(ring: &KeyRing, request: &Message<'_>, answer: &Answer, out: &mut Vec<u8>) {
     let mut tag = Vec::with_capacity(24);
     to_tag(ring, &to_tag_of(request), &mut tag);
     let fields: Vec<(&str, &[u8])> =
         answer.fields.iter().map(|(name, value)| (*name, value.as_slice())).collect();
-    let mut out = Vec::with_capacity(512);
     let reply = Reply {
         status: answer.status,
         reason: None,
@@ -160,8 +174,7 @@ pub(crate) fn write_answer(ring: &KeyRing, request: &Message<'_>, answer: &Answe
         fields: &fields,
         body: &[],
     };
-    sip_message::write_reply(request, &reply, &mut out);
-    Bytes::from(out)
+    sip_message::write_reply(request, &reply, out);
 }
 
 /// What our To tags are computed from.

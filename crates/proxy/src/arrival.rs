@@ -2,18 +2,18 @@
 
 use std::net::SocketAddr;
 
-use bytes::Bytes;
 use fleet::{InstanceId, Membership};
 use sip_core::branch::{TierVia, read_tier_via};
 use sip_core::flow_token::Flow;
 use sip_core::handover::{self, Handover};
 use sip_core::mac::KeyRing;
-use sip_message::{Edits, Framing, Message, OwnedMessage, Transport, Via, parse_ip};
+use sip_message::{Framing, Message, OwnedMessage, Transport, Via, parse_ip};
 use sip_net::response_address::ResponseAddress;
 use sip_net::stream::ConnectionId;
 use sip_net::{received, response_address};
 use sip_transaction::Hop;
 
+use crate::draft::Draft;
 use crate::leave::Way;
 
 /// How a request reached this worker and how its answers go back.
@@ -111,15 +111,17 @@ impl Arrival {
 
 /// Writes `received` and `rport` on the Via of a request that came straight here (RFC 3261
 /// §18.2.1). A balancer has done so for the requests that it brings.
-pub(crate) fn stamp(request: OwnedMessage, source: Source, edits: &mut Edits) -> OwnedMessage {
+pub(crate) fn stamp(request: &Message<'_>, source: Source, draft: &mut Draft) -> OwnedMessage {
+    let Draft { edits, text, .. } = &mut *draft;
     edits.clear();
-    if received::edit(&request.view(), source.address, edits).is_err() {
-        return request;
+    text.clear();
+    if received::edit(request, source.address, edits).is_err() {
+        return OwnedMessage::from(request);
     }
-    let mut stamped = Vec::with_capacity(request.bytes().len() + 48);
-    edits.apply(request.view().bytes(), &mut stamped);
+    edits.apply(request.bytes(), text);
     // What we add to a Via that parsed keeps it so.
-    OwnedMessage::parse(Bytes::from(stamped), Framing::Datagram).unwrap_or(request)
+    OwnedMessage::parse(draft.finish(), Framing::Datagram)
+        .unwrap_or_else(|_| OwnedMessage::from(request))
 }
 
 /// Where a response goes by this Via, if that is an address.

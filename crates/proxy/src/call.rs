@@ -3,35 +3,30 @@
 //! Each step either moves on, or submits a query and goes on when the completion arrives. What SIP
 //! asks for is decided in `sip-core`; here is only the order of the rooms.
 
-use sip_core::cancel::{self, CancelDecision, Found};
-use std::time::Duration;
-
 use sip_core::branch::{TierVia, read_tier_via};
+use sip_core::cancel::{self, CancelDecision, Found};
 use sip_core::capabilities::{self, OwnRequest};
-use sip_core::digest::{Presented, Staleness, Verification};
+use sip_core::digest::{Claim, Presented, Staleness, Verification};
 use sip_core::flow_token::{self, Reach, StreamId};
 use sip_core::identity::{self, Demand, Verdict};
 use sip_core::reject::Reject;
-use sip_core::route::{self, Addressee, Routed};
+use sip_core::route::{self, Addressee, KnownToken, Routed};
 use sip_core::search::Search;
 use sip_core::target::{self, TargetSet};
 use sip_core::{registrar, validation};
 use sip_message::{Message, Method, OwnedMessage, StatusCode, Uri};
 use sip_transaction::{AckVerdict, Kind, ServerId, ServerKey};
-use store::{Answer as Stored, Completion, Query, StoreError};
+use store::{Aor, Query};
 
 use crate::answer::{self, Answer};
 use crate::arrival::Arrival;
-use crate::context::{Context, ContextId, Stage};
+use crate::context::{Context, ContextId, Otherwise, Proof, Stage};
 use crate::handover::Unmatched;
 use crate::outcome;
 use crate::worker::{Worker, World};
 
 /// Seconds after which a client may try again when a table is full.
 const RETRY_AFTER_S: u32 = 2;
-/// How long a query of the store may take: well inside the 32 s of a client's transaction, and
-/// beyond any answer that is worth waiting for.
-const STORE_PATIENCE: Duration = Duration::from_secs(3);
 
 impl Worker {
     /// A request, however it came.
@@ -85,7 +80,6 @@ impl Worker {
         key: ServerKey,
     ) -> Result<(), Reject> {
         let view = request.view();
-        validation::check_scheme(&view)?;
         let routed = route::preprocess(&view, &self.world.ring, &self.world.names)?;
         validation::validate(&view, &routed.addressee)?;
         let policy = self.world.identity_policy();
@@ -96,40 +90,66 @@ impl Worker {
                 self.proceed(id);
                 Ok(())
             }
-            Verdict::Challenge(demand) => self.authenticate(request, arrival, key, demand),
+            Verdict::Challenge(demand) => {
+                let claim = match self.present(&view, &demand) {
+                    Presented::Ask(claim) => claim,
+                    Presented::Challenge(staleness) => {
+                        let answer = self.challenge(&view, &demand, staleness);
+                        self.answer_early(request, arrival, key, &answer);
+                        return Ok(());
+                    }
+                };
+                let proof = Proof { demand, claim, trunk: None };
+                let id = self.authenticate(request, arrival, key, proof, &routed)?;
+                if let Some(aor) = self.user_wanted(&routed) {
+                    self.ask_ahead(id, aor);
+                }
+                Ok(())
+            }
             Verdict::ChallengeUnlessFrom { aor, binding, demand } => {
-                let stage = Stage::CheckingSource { binding, demand };
-                let id = self.open(request, arrival, key, stage)?;
-                self.submit(id, Query::Bindings { aor });
+                match self.present(&view, &demand) {
+                    Presented::Ask(claim) => {
+                        let proof = Proof { demand, claim, trunk: Some((aor, binding)) };
+                        self.authenticate(request, arrival, key, proof, &routed)?;
+                    }
+                    Presented::Challenge(staleness) => {
+                        let otherwise = Box::new(Otherwise::Challenge(demand, staleness));
+                        let stage = Stage::CheckingSource { binding, otherwise };
+                        let id = self.open(request, arrival, key, stage)?;
+                        self.submit(id, Query::Bindings { aor });
+                    }
+                }
                 Ok(())
             }
         }
     }
 
+    /// Asks for the credential that a request's proof is measured with.
     fn authenticate(
         &mut self,
         request: &OwnedMessage,
         arrival: &Arrival,
         key: ServerKey,
-        demand: Demand,
-    ) -> Result<(), Reject> {
-        let view = request.view();
-        match self.present(&view, &demand) {
-            Presented::Challenge(staleness) => {
-                let answer = self.challenge(&view, &demand, staleness);
-                self.answer_early(request, arrival, key, &answer);
-            }
-            Presented::Ask(claim) => {
-                let query = Query::Credential {
-                    realm: claim.realm.clone(),
-                    username: claim.username.clone(),
-                };
-                let id =
-                    self.open(request, arrival, key, Stage::Authenticating { demand, claim })?;
-                self.submit(id, query);
-            }
+        proof: Proof,
+        routed: &Routed<'_>,
+    ) -> Result<ContextId, Reject> {
+        let Claim { realm, username, .. } = &proof.claim;
+        let query = Query::Credential { realm: realm.clone(), username: username.clone() };
+        let id = self.open(request, arrival, key, Stage::Authenticating(Box::new(proof)))?;
+        if let Some(context) = self.contexts.get_mut(id) {
+            context.token = routed.known_token().map(Box::new);
         }
-        Ok(())
+        self.submit(id, query);
+        Ok(id)
+    }
+
+    /// The user of ours whom a request that leads outside every dialog is for.
+    fn user_wanted(&self, routed: &Routed<'_>) -> Option<Aor> {
+        let (Addressee::User { .. }, None) = (&routed.addressee, routed.next_route()) else {
+            return None;
+        };
+        let uri = Uri::parse(&routed.request_uri).ok()?;
+        self.world.names.aor(&uri)
     }
 
     fn present(&self, request: &Message<'_>, demand: &Demand) -> Presented {
@@ -161,7 +181,7 @@ impl Worker {
         });
         self.servers.insert(server, id);
         self.stamps.add(server, arrival);
-        if is_invite && let Some(twin) = twin_key(&view) {
+        if let Some(twin) = self.layer.twin_key(&view) {
             self.twins.insert(twin, id);
         }
         Ok(id)
@@ -171,7 +191,7 @@ impl Worker {
     /// hears every later response (rule 10 of docs/protocol.md).
     fn join(&mut self, request: &OwnedMessage, arrival: &Arrival, key: ServerKey) -> bool {
         let view = request.view();
-        let Some(twin) = twin_key(&view) else { return false };
+        let Some(twin) = self.layer.twin_key(&view) else { return false };
         let Some(&id) = self.twins.get(&twin) else { return false };
         if self.has_been_here(&view, arrival) {
             return false;
@@ -198,109 +218,53 @@ impl Worker {
         below.any(|via| !matches!(read_tier_via(&self.world.ring, &via), TierVia::Foreign))
     }
 
-    /// The store has not answered in time: its completion, should it still come, finds nobody.
-    pub(crate) fn give_up_query(&mut self, id: ContextId, query: u32) {
-        let Some(context) = self.contexts.get_mut(id) else { return };
-        if context.queries != query || !context.is_waiting_for_store() {
-            return;
-        }
-        let stage = std::mem::replace(&mut context.stage, Stage::Accepted);
-        let detail = format!("no answer in {STORE_PATIENCE:?}");
-        self.fail_query(id, &stage, StoreError::Unavailable { detail });
-    }
-
-    /// A completion of the store.
-    pub(crate) fn handle_completion(&mut self, completion: Completion) {
-        if self.take_note(&completion) {
-            return;
-        }
-        let id = ContextId::of_ticket(completion.ticket);
-        let Some(context) = self.contexts.get_mut(id) else { return };
-        if !context.is_waiting_for_store() {
-            return;
-        }
-        if context.is_cancelled {
-            let status = StatusCode::REQUEST_TERMINATED;
-            return self.finish(id, &Answer { status, fields: Vec::new() });
-        }
-        let stage = std::mem::replace(&mut context.stage, Stage::Accepted);
-        let answer = match completion.result {
-            Ok(answer) => answer,
-            Err(error) => return self.fail_query(id, &stage, error),
-        };
-        match (stage, answer) {
-            (Stage::Authenticating { demand, claim }, Stored::Credential(credential)) => {
-                self.verify(id, &demand, &claim, credential.as_ref());
-            }
-            (Stage::CheckingSource { binding, demand }, Stored::Bindings(rows)) => {
-                self.check_source(id, &rows, binding, demand);
-            }
-            (Stage::Locating { search }, Stored::Bindings(rows)) => self.locate(id, search, &rows),
-            (Stage::Reading { aor }, Stored::Bindings(rows)) => self.register(id, aor, &rows),
-            (Stage::Writing { fields }, Stored::Done) => {
-                self.finish(id, &Answer { status: StatusCode::OK, fields });
-            }
-            (Stage::Refreshing { branch }, Stored::Bindings(rows)) => {
-                self.refresh(id, branch, &rows);
-            }
-            (Stage::Seeking { of }, Stored::Bindings(rows)) => self.phone_found(id, of, &rows),
-            (stage, _) => {
-                // The driver answered another question than was asked.
-                let error = StoreError::Corrupt { row: format!("answer in stage {stage:?}") };
-                self.fail_query(id, &stage, error);
-            }
-        }
-    }
-
-    fn fail_query(&mut self, id: ContextId, stage: &Stage, error: StoreError) {
-        self.world.counters.query_failures.add(1);
-        tracing::warn!(%error, "store query failed");
-        match stage {
-            Stage::Refreshing { branch } => self.refresh(id, *branch, &[]),
-            Stage::Seeking { of } => self.phone_found(id, *of, &[]),
-            _ => self.refuse(id, &Reject::StoreUnavailable(error)),
-        }
-    }
-
-    fn verify(
+    pub(crate) fn verify(
         &mut self,
         id: ContextId,
-        demand: &Demand,
-        claim: &sip_core::digest::Claim,
+        proof: Proof,
         credential: Option<&store::Credential>,
     ) {
-        let Some(context) = self.contexts.get(id) else { return };
+        let Some(context) = self.contexts.get_mut(id) else { return };
         let request = context.request.clone();
-        let view = request.view();
-        match self.digest.verify(&view, claim, credential, self.today) {
+        let Proof { demand, claim, trunk } = proof;
+        let otherwise = match self.digest.verify(&request.view(), &claim, credential, self.today) {
             Verification::Authentic(aor) => {
                 self.world.counters.authenticated.add(1);
-                match identity::check_owner(demand, &aor) {
+                match identity::check_owner(&demand, &aor) {
                     Ok(()) => {
-                        if let Some(context) = self.contexts.get_mut(id) {
-                            context.identity = Some(aor);
-                        }
-                        self.proceed(id);
+                        context.identity = Some(aor);
+                        return self.proceed(id);
                     }
-                    Err(reject) => self.refuse(id, &reject),
+                    Err(reject) => Otherwise::Refuse(reject),
                 }
             }
             Verification::Challenge(staleness) => {
                 if matches!(staleness, Staleness::Fresh) {
                     self.world.counters.refused.add(1);
                 }
-                let answer = self.challenge(&view, demand, staleness);
+                Otherwise::Challenge(demand, staleness)
+            }
+        };
+        match (trunk, otherwise) {
+            (Some((aor, binding)), otherwise) => {
+                let otherwise = Box::new(otherwise);
+                self.wait(id, Stage::CheckingSource { binding, otherwise });
+                self.submit(id, Query::Bindings { aor });
+            }
+            (None, Otherwise::Challenge(demand, staleness)) => {
+                let answer = self.challenge(&request.view(), &demand, staleness);
                 self.dismiss(id, &answer);
             }
+            (None, Otherwise::Refuse(reject)) => self.refuse(id, &reject),
         }
     }
 
-    fn check_source(
+    pub(crate) fn check_source(
         &mut self,
         id: ContextId,
         rows: &[store::Binding],
         binding: store::BindingId,
-        demand: Demand,
+        otherwise: &Otherwise,
     ) {
         let Some(context) = self.contexts.get(id) else { return };
         let client = context.arrival.client;
@@ -308,43 +272,43 @@ impl Worker {
         if rows.iter().find(is_it).is_some_and(|row| identity::comes_from(row, client)) {
             return self.proceed(id);
         }
-        let request = context.request.clone();
-        match self.present(&request.view(), &demand) {
-            Presented::Challenge(staleness) => {
-                let answer = self.challenge(&request.view(), &demand, staleness);
+        match otherwise {
+            Otherwise::Challenge(demand, staleness) => {
+                let answer = self.challenge(&context.request.view(), demand, *staleness);
                 self.finish(id, &answer);
             }
-            Presented::Ask(claim) => {
-                let (realm, username) = (claim.realm.clone(), claim.username.clone());
-                self.wait(id, Stage::Authenticating { demand, claim });
-                self.submit(id, Query::Credential { realm, username });
-            }
+            Otherwise::Refuse(reject) => self.refuse(id, reject),
         }
     }
 
     /// Past every gate: who is it for?
     fn proceed(&mut self, id: ContextId) {
-        let Some(context) = self.contexts.get(id) else { return };
+        let Some(context) = self.contexts.get_mut(id) else { return };
         let request = context.request.clone();
-        let view = request.view();
-        if let Err(reject) = self.direct(id, &view) {
+        let token = context.token.take();
+        if let Err(reject) = self.direct(id, &request.view(), token.as_deref()) {
             self.refuse(id, &reject);
         }
     }
 
-    fn direct(&mut self, id: ContextId, request: &Message<'_>) -> Result<(), Reject> {
-        let routed = route::preprocess(request, &self.world.ring, &self.world.names)?;
+    fn direct(
+        &mut self,
+        id: ContextId,
+        request: &Message<'_>,
+        token: Option<&KnownToken>,
+    ) -> Result<(), Reject> {
+        let World { ring, names, .. } = &self.world;
+        let routed = route::preprocess_again(request, ring, names, token)?;
         let targets = match (&routed.dialog, &routed.addressee, routed.next_route()) {
             (Some(_), ..) => self.targets_in_dialog(request, &routed)?,
             (None, Addressee::Tier, None) => return self.answer_as_tier(id, request),
             (None, Addressee::User { .. }, None) => {
-                let uri = Uri::parse(&routed.request_uri).ok();
-                let aor = uri.and_then(|uri| self.world.names.aor(&uri)).ok_or(Reject::NotFound)?;
+                let aor = self.user_wanted(&routed).ok_or(Reject::NotFound)?;
                 return self.look_for(id, Search::new(aor));
             }
             (None, _, _) => target::of_request_uri(request, &routed)?,
         };
-        self.fork(id, targets);
+        self.fork(id, targets, Some(&routed));
         Ok(())
     }
 
@@ -371,21 +335,21 @@ impl Worker {
         match search.next().cloned() {
             Some(aor) => {
                 self.wait(id, Stage::Locating { search });
-                self.submit(id, Query::Bindings { aor });
+                self.locate_user(id, aor);
             }
             None => {
                 let targets = search.finish()?;
                 if self.contexts.get(id).is_some_and(|it| it.server.is_none()) {
                     self.follow_to(id, &targets);
                 } else {
-                    self.fork(id, targets);
+                    self.fork(id, targets, None);
                 }
             }
         }
         Ok(())
     }
 
-    fn locate(&mut self, id: ContextId, mut search: Search, rows: &[store::Binding]) {
+    pub(crate) fn locate(&mut self, id: ContextId, mut search: Search, rows: &[store::Binding]) {
         let Some(context) = self.contexts.get(id) else { return };
         let request = context.request.clone();
         let taken = search.take(&request.view(), rows, &self.world.names, self.today);
@@ -469,7 +433,7 @@ impl Worker {
                     .dialog
                     .as_ref()
                     .is_some_and(|it| self.is_gone(&it.receiving_side().reach));
-                self.pass_on(request, &arrival, targets, is_gone);
+                self.pass_on(request, &arrival, targets, is_gone, &routed);
             }
             Err(reject) => {
                 tracing::debug!(call_id = %view.call_id().escape_ascii(), %reject, "ack dropped");
@@ -531,28 +495,6 @@ impl Worker {
         fork.is_some_and(|fork| fork.responses.is_answered())
     }
 
-    /// Changes what a context waits for.
-    pub(crate) fn wait(&mut self, id: ContextId, stage: Stage) {
-        if let Some(context) = self.contexts.get_mut(id) {
-            context.stage = stage;
-        }
-    }
-
-    /// Submits the query that a context waits for.
-    pub(crate) fn submit(&mut self, id: ContextId, query: Query) {
-        let counters = &self.world.counters;
-        match &query {
-            Query::Credential { .. } => counters.queries_credential.add(1),
-            Query::Write { .. } => counters.queries_write.add(1),
-            _ => counters.queries_bindings.add(1),
-        }
-        if let Some(context) = self.contexts.get_mut(id) {
-            context.queries = context.queries.wrapping_add(1);
-            self.store_waits.push_back((self.now + STORE_PATIENCE, id, context.queries));
-        }
-        self.store.submit(id.ticket(), query);
-    }
-
     fn count_request(&self, request: &Message<'_>) {
         let counters = &self.world.counters;
         match request.method() {
@@ -562,23 +504,6 @@ impl Worker {
             _ => counters.others.add(1),
         }
     }
-}
-
-/// What a client that fails over repeats of an INVITE: Call-ID, From tag, CSeq and Request-URI.
-/// `None` for anything that may not join: only an INVITE outside a dialog may.
-pub(crate) fn twin_key(request: &Message<'_>) -> Option<Box<[u8]>> {
-    if !matches!(request.method(), Some(Method::Invite)) || request.to_tag().is_some() {
-        return None;
-    }
-    let from_tag = request.from_tag()?;
-    let fields = [request.call_id(), from_tag, request.request_uri_bytes()];
-    let mut key = Vec::with_capacity(fields.iter().map(|it| it.len() + 4).sum::<usize>() + 4);
-    key.extend_from_slice(&request.cseq().number.to_be_bytes());
-    for field in fields {
-        key.extend_from_slice(&u32::try_from(field.len()).unwrap_or(u32::MAX).to_be_bytes());
-        key.extend_from_slice(field);
-    }
-    Some(key.into_boxed_slice())
 }
 
 fn is_for_us(ring: &sip_core::mac::KeyRing, ack: &Message<'_>) -> bool {

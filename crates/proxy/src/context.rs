@@ -2,18 +2,22 @@
 
 use std::time::Instant;
 
-use sip_core::digest::Claim;
+use sip_core::digest::{Claim, Staleness};
 use sip_core::identity::Demand;
-use sip_core::reject::Fields;
+use sip_core::reject::{Fields, Reject};
 use sip_core::response::ResponseContext;
+use sip_core::route::KnownToken;
 use sip_core::search::Search;
 use sip_core::target::TargetSet;
 use sip_message::OwnedMessage;
 use sip_transaction::{ClientId, ServerId};
-use store::{Aor, BindingId, Ticket};
+use store::{Answer, Aor, BindingId, StoreError, Ticket};
 
 use crate::arrival::Arrival;
 use crate::cancel::BranchId;
+
+/// Of a ticket: its query was asked ahead. Places are below it.
+const IS_AHEAD: u64 = 1 << 31;
 
 /// Names one context; never names a later one in the same place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,16 +27,21 @@ pub(crate) struct ContextId {
 }
 
 impl ContextId {
-    /// The context as a ticket for one store query: a context has one in flight at most.
+    /// The context as a ticket for the store query that it waits for.
     pub(crate) fn ticket(self) -> Ticket {
         Ticket(u64::from(self.life) << 32 | u64::from(self.place))
     }
 
-    /// The context that a completion belongs to.
-    pub(crate) fn of_ticket(ticket: Ticket) -> Self {
-        let [life, place] = [ticket.0 >> 32, ticket.0 & u64::from(u32::MAX)]
+    /// The same for the query that is asked ahead.
+    pub(crate) fn ticket_ahead(self) -> Ticket {
+        Ticket(self.ticket().0 | IS_AHEAD)
+    }
+
+    /// The context that a completion belongs to, and whether it is of the query asked ahead.
+    pub(crate) fn of_ticket(ticket: Ticket) -> (Self, bool) {
+        let [life, place] = [ticket.0 >> 32, ticket.0 & (IS_AHEAD - 1)]
             .map(|half| u32::try_from(half).unwrap_or_default());
-        Self { place, life }
+        (Self { place, life }, ticket.0 & IS_AHEAD != 0)
     }
 }
 
@@ -45,8 +54,12 @@ pub(crate) struct Context {
     pub(crate) stage: Stage,
     /// Who the credentials say that the sender is.
     pub(crate) identity: Option<Aor>,
-    /// How many queries were submitted: tells a late deadline from the present one's.
+    /// How many queries were waited for: tells a late deadline from the present one's.
     pub(crate) queries: u32,
+    /// The dialog's token, for the walk that goes on when the sender is known.
+    pub(crate) token: Option<Box<KnownToken>>,
+    /// A lookup that will be wanted if the credentials are good.
+    pub(crate) ahead: Option<Box<Ahead>>,
     /// The caller has given up before there was a branch to cancel.
     pub(crate) is_cancelled: bool,
     /// The client of an INVITE has been told 100.
@@ -68,6 +81,8 @@ impl Context {
             stage: Stage::Accepted,
             identity: None,
             queries: 0,
+            token: None,
+            ahead: None,
             is_cancelled: false,
             is_trying: false,
             joined: Vec::new(),
@@ -84,14 +99,13 @@ impl Context {
 
 /// What a context waits for.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "a context is boxed, and most of them authenticate")]
 pub(crate) enum Stage {
     /// Nothing: it moves on at once.
     Accepted,
     /// The credential of the claim's user.
-    Authenticating { demand: Demand, claim: Claim },
+    Authenticating(Box<Proof>),
     /// The bindings, to see whether the request comes from this direct one.
-    CheckingSource { binding: BindingId, demand: Demand },
+    CheckingSource { binding: BindingId, otherwise: Box<Otherwise> },
     /// The bindings of the user that it is for.
     Locating { search: Search },
     /// The bindings of the user that registers.
@@ -104,6 +118,30 @@ pub(crate) enum Stage {
     Refreshing { branch: usize },
     /// The present bindings of the phone that the CANCEL of this branch did not reach.
     Seeking { of: BranchId },
+}
+
+/// What a request presents, and what is demanded of it. Apart, since a context outlives it by far.
+#[derive(Debug)]
+pub(crate) struct Proof {
+    pub(crate) demand: Demand,
+    pub(crate) claim: Claim,
+    /// Who comes from this direct binding of this user needs none of it.
+    pub(crate) trunk: Option<(Aor, BindingId)>,
+}
+
+/// What becomes of a request that has not shown who sends it.
+#[derive(Debug)]
+pub(crate) enum Otherwise {
+    Challenge(Demand, Staleness),
+    Refuse(Reject),
+}
+
+/// The bindings of a user, asked for together with the credential: one trip to the store fewer.
+#[derive(Debug)]
+pub(crate) struct Ahead {
+    pub(crate) aor: Aor,
+    /// `None` until the store has answered.
+    pub(crate) result: Option<Result<Answer, StoreError>>,
 }
 
 /// The branches of a request and what becomes of their responses.

@@ -3,8 +3,9 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
-use sip_core::branch::{MethodClass, ProxyBranch, ProxyVia, proxy_branch, write_proxy_via};
+use sip_core::branch::{
+    MethodClass, ProxyBranch, ProxyVia, proxy_branch, write_proxy_via, write_sent_by,
+};
 use sip_core::reject::Reject;
 use sip_core::response::{Action, BranchFailure, ContextKind, ContextTimers, ResponseContext};
 use sip_core::route::{self, Routed};
@@ -12,19 +13,26 @@ use sip_core::target::{Target, TargetReach, TargetSet};
 use sip_core::{forwarding, validation};
 use sip_message::{Index, Message, Method, OwnedMessage, StatusCode, Transport, Uri};
 use sip_net::resolve::{self, Resolution, ResolveRequest, Target as NextHop};
-use sip_transaction::Kind;
+use sip_transaction::{ClientKey, Kind};
 use store::{Binding, Query};
 
 use crate::answer::Answer;
 use crate::arrival::Arrival;
 use crate::context::{Context, ContextId, Fork, Stage};
+use crate::draft::Draft;
 use crate::leave::Way;
 use crate::record_route;
-use crate::worker::Worker;
+use crate::worker::{Worker, World};
 
 impl Worker {
-    /// The targets are known: the request leaves for the first of them.
-    pub(crate) fn fork(&mut self, id: ContextId, mut targets: TargetSet) {
+    /// The targets are known: the request leaves for the first of them. `routed`: its route, if it has
+    /// just been read.
+    pub(crate) fn fork(
+        &mut self,
+        id: ContextId,
+        mut targets: TargetSet,
+        routed: Option<&Routed<'_>>,
+    ) {
         let now = self.now;
         let timers = self.context_timers();
         let Some(context) = self.contexts.get(id) else { return };
@@ -46,7 +54,7 @@ impl Worker {
         let responses = ResponseContext::start(kind, &targets, timers, now, &mut actions);
         context.fork = Some(Fork { targets, responses, branches: Vec::new() });
         context.stage = Stage::Forwarding;
-        self.perform(id, actions);
+        self.perform_along(id, actions, routed);
         // Only now need the client repeat itself no more: before, nobody but we knew of its INVITE,
         // and we may die.
         self.send_trying(id);
@@ -88,13 +96,22 @@ impl Worker {
 
     /// Does what a response context wants, in order; a failure on the way feeds it again.
     pub(crate) fn perform(&mut self, id: ContextId, actions: Vec<Action<OwnedMessage>>) {
+        self.perform_along(id, actions, None);
+    }
+
+    fn perform_along(
+        &mut self,
+        id: ContextId,
+        actions: Vec<Action<OwnedMessage>>,
+        routed: Option<&Routed<'_>>,
+    ) {
         let mut queue = VecDeque::from(actions);
         while let Some(action) = queue.pop_front() {
             match action {
                 Action::Start(branch) => {
                     if let Some((status, known)) = self.recall(id, branch) {
                         queue.extend(self.tell_fork(id, branch, status, known));
-                    } else if let Err(failure) = self.start_branch(id, branch) {
+                    } else if let Err(failure) = self.start_branch(id, branch, routed) {
                         queue.extend(self.fail_branch(id, branch, failure));
                     }
                 }
@@ -157,15 +174,27 @@ impl Worker {
     }
 
     /// Finds the next hop of a target and sends the copy, or has its name resolved first.
-    fn start_branch(&mut self, id: ContextId, branch: usize) -> Result<(), BranchFailure> {
+    fn start_branch(
+        &mut self,
+        id: ContextId,
+        branch: usize,
+        routed: Option<&Routed<'_>>,
+    ) -> Result<(), BranchFailure> {
         let Some(context) = self.contexts.get(id) else { return Ok(()) };
-        let request = context.request.clone();
-        let view = request.view();
         let Some(target) = context.target(branch) else { return Err(BranchFailure::Unresolved) };
-        let routed = route::preprocess(&view, &self.world.ring, &self.world.names)
-            .map_err(|_| BranchFailure::Unresolved)?;
-        match next_hop(target, &routed) {
-            NextHopOf::Known(way) => self.launch(id, branch, &routed, way),
+        let request = context.request.clone();
+        let read_again;
+        let routed = match routed {
+            Some(routed) => routed,
+            None => {
+                let World { ring, names, .. } = &self.world;
+                read_again = route::preprocess(&request.view(), ring, names)
+                    .map_err(|_| BranchFailure::Unresolved)?;
+                &read_again
+            }
+        };
+        match next_hop(target, routed) {
+            NextHopOf::Known(way) => self.launch(id, branch, routed, way),
             NextHopOf::Name(name) => self.resolve(id, branch, name),
             NextHopOf::Nowhere => {
                 self.world.counters.drop_unreachable.add(1);
@@ -221,18 +250,21 @@ impl Worker {
     ) -> Result<(), BranchFailure> {
         let Some(context) = self.contexts.get(id) else { return Ok(()) };
         let Some(target) = context.target(branch) else { return Err(BranchFailure::Unresolved) };
-        let has_several = context.fork.as_ref().is_some_and(|it| it.targets.has_several());
         let request = context.request.clone();
         let view = request.view();
-        let copy = self.write_copy(&view, context, routed, target, has_several, way);
-        self.world.counters.requests_forwarded.add(1);
         let Some(method) = view.method() else { return Err(BranchFailure::Unresolved) };
+        let name = self.branch_of(&view, target);
+        let mut draft = std::mem::take(&mut self.draft);
+        self.write_copy(&view, context, routed, target, (&name, way), &mut draft);
+        self.draft = draft;
+        self.world.counters.requests_forwarded.add(1);
         if matches!(method, Method::Ack) {
-            self.wire.send(&way, &copy);
+            self.wire.send(&way, &self.draft.text);
             return Ok(());
         }
+        let copy = self.draft.finish();
         let kind = if matches!(method, Method::Invite) { Kind::Invite } else { Kind::NonInvite };
-        let key = self.key_of_copy(&copy).ok_or(BranchFailure::Unresolved)?;
+        let key = self.key_of_branch(&name, method);
         let (now, reliability) = (self.now, way.reliability());
         let client = self
             .layer
@@ -245,47 +277,50 @@ impl Worker {
         Ok(())
     }
 
-    pub(crate) fn key_of_copy(&self, copy: &[u8]) -> Option<sip_transaction::ClientKey> {
+    pub(crate) fn key_of_copy(&self, copy: &[u8]) -> Option<ClientKey> {
         let mut index = Index::new();
         let view = sip_message::parse(copy, &mut index, sip_message::Framing::Datagram).ok()?;
         Some(self.layer.client_key(&view))
     }
 
-    /// The copy for one target (RFC 3261 §16.6).
+    /// The key of a copy whose Via we write ourselves.
+    pub(crate) fn key_of_branch(&self, branch: &[u8], method: Method<'_>) -> ClientKey {
+        let mut sent_by = Vec::with_capacity(24);
+        write_sent_by(self.world.address, &mut sent_by);
+        self.layer.client_key_from(branch, &sent_by, method)
+    }
+
+    /// The copy for one target (RFC 3261 §16.6), under the name of its branch.
     fn write_copy(
         &self,
         request: &Message<'_>,
         context: &Context,
         routed: &Routed<'_>,
         target: &Target,
-        several: bool,
-        way: Way,
-    ) -> Bytes {
+        (branch, way): (&[u8], Way),
+        draft: &mut Draft,
+    ) {
         let world = &self.world;
-        let branch = self.branch_of(request, target);
-        let mut via = Vec::with_capacity(160);
         let line = ProxyVia {
             transport: transport_of(way),
             sent_by: world.address,
-            branch: &branch,
+            branch,
             instance: world.config.instance,
             incarnation: world.config.incarnation,
-            several,
+            several: context.fork.as_ref().is_some_and(|it| it.targets.has_several()),
         };
-        write_proxy_via(&world.ring, &line, &mut via);
+        draft.line.clear();
+        write_proxy_via(&world.ring, &line, &mut draft.line);
         let record_routes = record_route::write(world, request, context, target, way);
         let record_routes: Vec<&[u8]> = record_routes.iter().map(Vec::as_slice).collect();
         let forward = forwarding::Forward {
             routed,
             target,
             record_routes: &record_routes,
-            via: &via,
+            via: &draft.line,
             names: &world.names,
         };
-        let mut edits = sip_message::Edits::new();
-        let mut out = Vec::with_capacity(request.bytes().len() + 1024);
-        forwarding::write(request, &forward, &mut edits, &mut out);
-        Bytes::from(out)
+        forwarding::write(request, &forward, &mut draft.edits, &mut draft.text);
     }
 
     /// An ACK goes on without a transaction; with `is_gone` to where its phone is registered now.
@@ -295,6 +330,7 @@ impl Worker {
         arrival: &Arrival,
         targets: TargetSet,
         is_gone: bool,
+        routed: &Routed<'_>,
     ) {
         let now = self.now;
         let mut actions = Vec::new();
@@ -309,13 +345,13 @@ impl Worker {
         if is_gone {
             self.ask_for_refresh(id, 0);
         } else {
-            self.start_ack(id, 0);
+            self.start_ack(id, 0, Some(routed));
         }
     }
 
-    fn start_ack(&mut self, id: ContextId, branch: usize) {
+    fn start_ack(&mut self, id: ContextId, branch: usize, routed: Option<&Routed<'_>>) {
         let waiting = self.resolving.len();
-        if self.start_branch(id, branch).is_err() {
+        if self.start_branch(id, branch, routed).is_err() {
             self.world.counters.drop_unreachable.add(1);
         }
         if self.resolving.len() == waiting {
@@ -355,7 +391,7 @@ impl Worker {
                 fork.targets.targets.len() - 1
             });
         if context.server.is_none() {
-            return self.start_ack(id, replacement.unwrap_or(branch));
+            return self.start_ack(id, replacement.unwrap_or(branch), None);
         }
         let mut actions = Vec::new();
         fork.responses.handle_refreshed(now, branch, replacement, &mut actions);
@@ -385,7 +421,7 @@ impl Worker {
                 self.abandon(server);
             }
         }
-        if let Some(twin) = crate::call::twin_key(&context.request.view())
+        if let Some(twin) = self.layer.twin_key(&context.request.view())
             && self.twins.get(&twin) == Some(&id)
         {
             self.twins.remove(&twin);

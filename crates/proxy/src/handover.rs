@@ -9,7 +9,7 @@ use std::time::Instant;
 use fleet::GenerationNumber;
 use sip_core::handover::{Handover, Next};
 use sip_message::{Method, OwnedMessage};
-use sip_transaction::{ServerId, ServerKey};
+use sip_transaction::{KeyedMap, ServerId, ServerKey};
 
 use crate::arrival::Arrival;
 use crate::leave::Way;
@@ -32,7 +32,7 @@ impl OldestStamp {
 /// Which generation each live server transaction was sent under.
 #[derive(Debug, Default)]
 pub(crate) struct Stamps {
-    by_server: HashMap<ServerId, GenerationNumber>,
+    by_server: KeyedMap<ServerId, GenerationNumber>,
     counts: BTreeMap<GenerationNumber, usize>,
     shown: Option<GenerationNumber>,
     oldest: Arc<OldestStamp>,

@@ -36,6 +36,29 @@ impl Way {
     }
 }
 
+/// A message on its way out: of somebody who keeps it, or copied into the batch.
+#[derive(Clone, Copy)]
+enum Piece<'a> {
+    Shared(&'a Bytes),
+    Lent(&'a [u8]),
+}
+
+impl<'a> Piece<'a> {
+    fn octets(self) -> &'a [u8] {
+        match self {
+            Self::Shared(bytes) => bytes,
+            Self::Lent(octets) => octets,
+        }
+    }
+
+    fn share(self) -> Bytes {
+        match self {
+            Self::Shared(bytes) => bytes.clone(),
+            Self::Lent(octets) => Bytes::copy_from_slice(octets),
+        }
+    }
+}
+
 /// One worker's sockets for sending, and what the transaction layer wants done.
 pub(crate) struct Wire {
     pub(crate) udp: UdpSocket,
@@ -79,9 +102,9 @@ impl Wire {
         }
     }
 
-    /// Queues a message that belongs to no transaction.
-    pub(crate) fn send(&mut self, way: &Way, bytes: &Bytes) {
-        self.queue(way, bytes, None);
+    /// Queues a message that belongs to no transaction, and that nobody keeps.
+    pub(crate) fn send(&mut self, way: &Way, octets: &[u8]) {
+        self.queue(way, Piece::Lent(octets), None);
     }
 
     /// What the transaction layer told since the last call.
@@ -104,26 +127,26 @@ impl Wire {
         failed
     }
 
-    fn queue(&mut self, way: &Way, bytes: &Bytes, origin: Option<Origin>) {
+    fn queue(&mut self, way: &Way, piece: Piece<'_>, origin: Option<Origin>) {
         self.counters.messages_sent.add(1);
-        self.counters.bytes_sent.add(u64::try_from(bytes.len()).unwrap_or_default());
+        self.counters.bytes_sent.add(u64::try_from(piece.octets().len()).unwrap_or_default());
         #[cfg(test)]
         if let Some(captured) = &mut self.captured {
-            return captured.push((*way, bytes.clone()));
+            return captured.push((*way, piece.share()));
         }
         match way {
-            Way::Tier(address) => self.queue_within(*address, bytes, origin),
+            Way::Tier(address) => self.queue_within(*address, piece, origin),
             Way::Peer { address, transport: Transport::Udp } => {
-                self.queue_datagram(*address, bytes, origin);
+                self.queue_datagram(*address, piece, origin);
             }
             Way::Peer { address, .. } => {
-                self.queue_stream(StreamTo::Address(*address), bytes, origin);
+                self.queue_stream(StreamTo::Address(*address), piece, origin);
             }
             Way::Stream { connection, address } => {
                 let to = StreamTo::Connection(*connection);
-                if self.streams.send(to, bytes.clone()).is_err() {
+                if self.streams.send(to, piece.share()).is_err() {
                     // Gone: a new one to where it came from (RFC 3261 §18.2.2).
-                    self.queue_stream(StreamTo::Address(*address), bytes, origin);
+                    self.queue_stream(StreamTo::Address(*address), piece, origin);
                 }
             }
         }
@@ -132,18 +155,19 @@ impl Wire {
     /// To a member, or around it (protocol rule 23). A response to a suspect's client goes both ways,
     /// and the client passes over the second one. A request does not: another balancer would refuse
     /// the flow of a client on a stream, which the suspect may still serve.
-    fn queue_within(&mut self, member: SocketAddr, bytes: &Bytes, origin: Option<Origin>) {
+    fn queue_within(&mut self, member: SocketAddr, piece: Piece<'_>, origin: Option<Origin>) {
         let health = self.detours.health(member);
-        if health == Health::Well || (health == Health::Suspect && !bytes.starts_with(b"SIP/")) {
-            return self.queue_hop(member, bytes, origin);
+        let is_request = !piece.octets().starts_with(b"SIP/");
+        if health == Health::Well || (health == Health::Suspect && is_request) {
+            return self.queue_hop(member, piece, origin);
         }
-        let stand_in = self.stand_in(member, bytes);
+        let stand_in = self.stand_in(member, piece.octets());
         if health == Health::Suspect || stand_in.is_none() {
-            self.queue_hop(member, bytes, origin);
+            self.queue_hop(member, piece, origin);
         }
         if let Some(stand_in) = stand_in {
             self.counters.detoured.add(1);
-            self.queue_hop(stand_in, bytes, origin);
+            self.queue_hop(stand_in, piece, origin);
         }
     }
 
@@ -151,39 +175,42 @@ impl Wire {
     pub(crate) fn send_around(&mut self, balancer: SocketAddr, bytes: &Bytes) -> bool {
         let Some(stand_in) = self.stand_in(balancer, bytes) else { return false };
         self.counters.detoured.add(1);
-        self.queue_hop(stand_in, bytes, None);
+        self.queue_hop(stand_in, Piece::Shared(bytes), None);
         true
     }
 
-    fn stand_in(&mut self, balancer: SocketAddr, bytes: &Bytes) -> Option<SocketAddr> {
-        let message = sip_message::parse(bytes, &mut self.index, Framing::Datagram).ok()?;
+    fn stand_in(&mut self, balancer: SocketAddr, octets: &[u8]) -> Option<SocketAddr> {
+        let message = sip_message::parse(octets, &mut self.index, Framing::Datagram).ok()?;
         self.detours.stand_in(balancer, message.call_id()).map(|one| one.internal)
     }
 
-    fn queue_hop(&mut self, member: SocketAddr, bytes: &Bytes, origin: Option<Origin>) {
-        if bytes.len() <= self.internal_mtu {
-            self.queue_datagram(member, bytes, origin);
+    fn queue_hop(&mut self, member: SocketAddr, piece: Piece<'_>, origin: Option<Origin>) {
+        if piece.octets().len() <= self.internal_mtu {
+            self.queue_datagram(member, piece, origin);
         } else {
-            self.queue_stream(StreamTo::Address(member), bytes, origin);
+            self.queue_stream(StreamTo::Address(member), piece, origin);
         }
     }
 
-    fn queue_stream(&mut self, to: StreamTo, bytes: &Bytes, origin: Option<Origin>) {
-        if self.streams.send(to, bytes.clone()).is_err() {
+    fn queue_stream(&mut self, to: StreamTo, piece: Piece<'_>, origin: Option<Origin>) {
+        if self.streams.send(to, piece.share()).is_err() {
             self.counters.drop_send.add(1);
             self.refused.extend(origin);
         }
     }
 
-    fn queue_datagram(&mut self, to: SocketAddr, bytes: &Bytes, origin: Option<Origin>) {
-        self.sender.push_bytes(to, bytes.clone());
+    fn queue_datagram(&mut self, to: SocketAddr, piece: Piece<'_>, origin: Option<Origin>) {
+        match piece {
+            Piece::Shared(bytes) => self.sender.push_bytes(to, bytes.clone()),
+            Piece::Lent(octets) => self.sender.push(to, |arena| arena.extend_from_slice(octets)),
+        }
         self.origins.push(origin);
     }
 }
 
 impl Sink<Way> for Wire {
     fn transmit(&mut self, to: &Way, bytes: &Bytes, from: Origin) {
-        self.queue(to, bytes, Some(from));
+        self.queue(to, Piece::Shared(bytes), Some(from));
     }
 
     fn event(&mut self, event: Event) {

@@ -156,14 +156,14 @@ impl Worker {
         let now = self.today;
         let upserts = vec![row(config, self.world.address, until, now)];
         let query = Query::Write { aor: Aor::of_balancer(balancer), upserts, now };
-        self.store.submit(ticket(slot, 0), query);
+        self.ask(ticket(slot, 0), query);
     }
 
     /// Once per turn: counts and asks, if a balancer is on its way out and it is time.
     pub(crate) fn look_after_departures(&mut self) {
-        let Some(membership) = self.world.membership.clone() else { return };
-        if membership.leaving.is_empty() || self.departures.count_at.is_some_and(|at| at > self.now)
-        {
+        let known = self.world.membership.as_ref().filter(|known| !known.leaving.is_empty());
+        let Some(membership) = known.cloned() else { return };
+        if self.departures.count_at.is_some_and(|at| at > self.now) {
             return;
         }
         self.departures.count_at = Some(self.now + COUNT_INTERVAL);
@@ -176,7 +176,7 @@ impl Worker {
             for balancer in leaving() {
                 let aor = Aor::of_balancer(balancer.internal);
                 let ticket = ticket(balancer.instance.slot, IS_QUESTION);
-                self.store.submit(ticket, Query::Bindings { aor });
+                self.ask(ticket, Query::Bindings { aor });
             }
         }
         let found = leaving().map(|balancer| self.count(balancer)).collect();

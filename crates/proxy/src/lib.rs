@@ -19,8 +19,9 @@
 //! # Reading order
 //!
 //! `service` (what starts) → `worker` (the loop) → `arrival` (who sent this) → `call` (the walk of
-//! a request) → `handover` → `orphan` → `registration` → `fork` (the copies) → `record_route` → `outcome` (responses) →
-//! `answer` (our own) → `leave` (how bytes leave) → `balancers` and `probe` (which balancers are there) →
+//! a request) → `query` (what it asks the store) → `handover` → `orphan` → `registration` → `fork`
+//! (the copies) → `record_route` → `outcome` (responses) → `answer` (our own) → `draft` (what they are
+//! written with) → `leave` (how bytes leave) → `balancers` and `probe` (which balancers are there) →
 //! `leaving` (who still needs one) → `metrics`.
 
 mod answer;
@@ -31,6 +32,7 @@ mod cancel;
 pub mod config;
 mod context;
 mod control;
+mod draft;
 mod fork;
 mod handover;
 mod leave;
@@ -39,6 +41,7 @@ pub mod metrics;
 mod orphan;
 mod outcome;
 mod probe;
+mod query;
 mod record_route;
 mod registration;
 pub mod service;

@@ -216,11 +216,11 @@ impl Worker {
         let mut index = Index::new();
         let Ok(answer) = sip_message::parse(&answer, &mut index, Framing::Datagram) else { return };
         let Some(cseq) = answer.field(HeaderName::CSEQ) else { return };
-        self.edits.clear();
+        self.draft.edits.clear();
         let value = format!("{} INVITE", view.cseq().number);
-        self.edits.replace(cseq.value_span, value.as_bytes());
+        self.draft.edits.replace(cseq.value_span, value.as_bytes());
         let mut out = Vec::with_capacity(answer.bytes().len());
-        self.edits.apply(answer.bytes(), &mut out);
+        self.draft.edits.apply(answer.bytes(), &mut out);
         self.world.counters.count_reply(status.code());
         let (now, reliability) = (self.now, arrival.reply.reliability());
         if let Ok(id) = self.layer.server_new(key, Kind::Invite, reliability, arrival.reply) {

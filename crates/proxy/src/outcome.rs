@@ -6,6 +6,7 @@ use sip_message::{Edits, Framing, Index, Message, OwnedMessage};
 use sip_transaction::{ClientId, ClientVerdict};
 
 use crate::context::ContextId;
+use crate::draft::Draft;
 use crate::leave::Way;
 use crate::record_route;
 use crate::worker::Worker;
@@ -51,24 +52,19 @@ impl Worker {
         let (Some(server), Some(status)) = (context.server, response.view().status()) else {
             return;
         };
-        let mut edits = Edits::new();
-        let mut out = Vec::with_capacity(response.bytes().len() + 256);
+        let Draft { edits, text, .. } = &mut self.draft;
         if challenges.is_empty() {
-            forwarding::write_response(&response.view(), &mut edits, &mut out);
+            forwarding::write_response(&response.view(), edits, text);
         } else {
             let others: Vec<Message<'_>> = challenges.iter().map(OwnedMessage::view).collect();
-            forwarding::write_response_with_challenges(
-                &response.view(),
-                &others,
-                &mut edits,
-                &mut out,
-            );
+            forwarding::write_response_with_challenges(&response.view(), &others, edits, text);
         }
-        let first = record_route::lead_around(&self.world, context, Bytes::from(out));
-        let mut copies = vec![first.clone()];
-        copies.extend(context.joined.iter().map(|twin| with_vias_of(&first, twin)));
+        let first = record_route::lead_around(&self.world, context, self.draft.finish());
         self.world.counters.responses_forwarded.add(1);
-        let render = |path: usize, _: &Way| copies.get(path).cloned();
+        let render = |path: usize, _: &Way| match path.checked_sub(1) {
+            None => Some(first.clone()),
+            Some(twin) => context.joined.get(twin).map(|twin| with_vias_of(&first, twin)),
+        };
         let now = self.now;
         self.layer.server_respond_each(now, server, status, render, &mut self.wire);
     }

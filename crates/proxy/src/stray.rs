@@ -1,10 +1,10 @@
 //! Responses to the requests of another proxy, which is dead or was replaced (protocol rule 21).
 
 use bytes::Bytes;
+use sip_core::forwarding;
 use sip_core::handover::{self, Next};
 use sip_core::selection::Selection;
 use sip_core::stray::{self, Fate, Judgement, Stray};
-use sip_core::{branch, forwarding};
 use sip_message::{Framing, Index, Message, Method, OwnedMessage, StatusCode, Via};
 use sip_transaction::{Hop, Kind};
 
@@ -60,10 +60,7 @@ impl Worker {
     /// The client has repeated its request, and here is a branch with the same name: the response
     /// is that branch's. It has the Vias of the request that the dead proxy got.
     fn adopt(&mut self, response: &Message<'_>, stray: &Stray<'_>) -> bool {
-        let mut sent_by = Vec::with_capacity(24);
-        branch::write_sent_by(self.world.address, &mut sent_by);
-        let method = response.cseq().method;
-        let key = self.layer.client_key_from(stray.branch, &sent_by, method);
+        let key = self.key_of_branch(stray.branch, response.cseq().method);
         let Some(client) = self.layer.client_find(key) else { return false };
         let Some(request) = self.layer.client_request(client).cloned() else { return false };
         let Ok(request) = OwnedMessage::parse(request, Framing::Datagram) else { return false };
@@ -87,7 +84,7 @@ impl Worker {
             return false;
         }
         world.counters.strays_handed_on.add(1);
-        self.wire.send(&Way::Tier(to), &Bytes::copy_from_slice(response.bytes()));
+        self.wire.send(&Way::Tier(to), response.bytes());
         true
     }
 
@@ -109,16 +106,16 @@ impl Worker {
             return false;
         }
         world.counters.strays_handed_on.add(1);
-        self.wire.send(&Way::Tier(owner.address), &Bytes::copy_from_slice(response.bytes()));
+        self.wire.send(&Way::Tier(owner.address), response.bytes());
         true
     }
 
     fn pass_upstream(&mut self, response: &Message<'_>, status: Option<StatusCode>, way: Way) {
         let mut out = Vec::with_capacity(response.bytes().len());
-        forwarding::write_response_as(response, status, &mut self.edits, &mut out);
+        forwarding::write_response_as(response, status, &mut self.draft.edits, &mut out);
         self.world.counters.responses_forwarded.add(1);
         self.world.counters.strays_forwarded.add(1);
-        self.wire.send(&way, &Bytes::from(out));
+        self.wire.send(&way, &out);
     }
 
     fn withhold(&mut self, response: &Message<'_>, stray: &Stray<'_>, way: Way) {
@@ -141,7 +138,7 @@ impl Worker {
         let Some(hop) = uri.and_then(|uri| sip_net::resolve::literal(&uri)) else { return };
         let mut ack = Vec::with_capacity(512);
         stray::write_ack(response, flow, &mut ack);
-        self.wire.send(&Way::Tier(hop.address), &Bytes::from(ack));
+        self.wire.send(&Way::Tier(hop.address), &ack);
     }
 
     /// The name of the call of a request that a balancer brought.
@@ -169,6 +166,9 @@ impl Worker {
         id: ContextId,
         target: usize,
     ) -> Option<(StatusCode, OwnedMessage)> {
+        if self.withheld.is_empty() {
+            return None;
+        }
         let context = self.contexts.get(id)?;
         let view = context.request.view();
         let call = Self::call_of(&view, &context.arrival)?;
@@ -198,7 +198,7 @@ impl Worker {
         let Refusal { response, status, way } = refusal;
         let spoken = stray::speakable(status);
         let mut out = Vec::with_capacity(response.bytes().len());
-        forwarding::write_response_as(&response.view(), spoken, &mut self.edits, &mut out);
+        forwarding::write_response_as(&response.view(), spoken, &mut self.draft.edits, &mut out);
         let (bytes, status) = (Bytes::from(out), spoken.unwrap_or(status));
         let mut index = Index::new();
         let Ok(view) = sip_message::parse(&bytes, &mut index, Framing::Datagram) else { return };

@@ -16,14 +16,14 @@ use sip_core::mac::KeyRing;
 use sip_core::names::LocalNames;
 use sip_core::response::BranchFailure;
 use sip_core::stray::Withheld;
-use sip_message::{Edits, Framing, Index, OwnedMessage, ParseError, Reply, StatusCode};
+use sip_message::{Framing, Index, Message, OwnedMessage, ParseError, Reply, StatusCode};
 use sip_net::clock;
 use sip_net::poll::{Events, Poller};
 use sip_net::resolve::Resolver;
 use sip_net::stream::StreamEvent;
 use sip_net::udp::{PeerErrors, Receiver};
-use sip_transaction::{ClientId, Event, Layer, Origin, ServerId};
-use store::{Store, UnixMillis};
+use sip_transaction::{ClientId, Event, KeyedMap, Layer, Origin, ServerId, TwinKey};
+use store::{Query, Store, Ticket, UnixMillis};
 
 use crate::arrival::{self, Arrival, Source, literal_sent_by};
 use crate::balancers::Detours;
@@ -31,6 +31,7 @@ use crate::cancel::Cancels;
 use crate::config::Config;
 use crate::context::{ContextId, Contexts};
 use crate::control::Control;
+use crate::draft::Draft;
 use crate::handover::{OldestStamp, PassedOn, Stamps};
 use crate::leave::{Way, Wire};
 use crate::leaving::{self, Departures};
@@ -46,6 +47,9 @@ const DATAGRAM_BYTES_MAX: usize = 65_535;
 const BATCHES_PER_TURN: usize = 8;
 /// The longest wait: control is looked at this often at least.
 const WAIT_MAX: Duration = Duration::from_millis(500);
+/// Timers may come late by this part of T1, so that most of them are looked after in a turn that a
+/// message has begun, and need no wake-up of their own.
+const SLACK_OF_T1: u32 = 50;
 const UDP_TOKEN: u64 = 1;
 
 /// What a worker knows of the world around it.
@@ -91,8 +95,8 @@ pub(crate) struct Worker {
     pub(crate) wire: Wire,
     pub(crate) contexts: Contexts,
     /// Which context and branch a client transaction is of.
-    pub(crate) clients: HashMap<ClientId, (ContextId, usize)>,
-    pub(crate) servers: HashMap<ServerId, ContextId>,
+    pub(crate) clients: KeyedMap<ClientId, (ContextId, usize)>,
+    pub(crate) servers: KeyedMap<ServerId, ContextId>,
     pub(crate) stamps: Stamps,
     pub(crate) passed_on: PassedOn,
     pub(crate) orphans: Orphans,
@@ -101,19 +105,24 @@ pub(crate) struct Worker {
     /// Refusals of calls whose proxy is dead.
     pub(crate) withheld: Withheld<Refusal>,
     /// Live INVITEs by what a client that fails over repeats (rule 10 of docs/protocol.md).
-    pub(crate) twins: HashMap<Box<[u8]>, ContextId>,
+    pub(crate) twins: KeyedMap<TwinKey, ContextId>,
     pub(crate) store: Box<dyn Store>,
     pub(crate) resolver: Resolver,
     /// Which context and branch a name is resolved for.
     pub(crate) resolving: HashMap<u64, (ContextId, usize)>,
     pub(crate) resolve_tickets: u64,
     pub(crate) digest: Digest,
-    pub(crate) edits: Edits,
+    pub(crate) draft: Draft,
     pub(crate) now: Instant,
     /// Wall-clock time of this turn.
     pub(crate) today: UnixMillis,
     /// Queries under way, by when they are given up; the patience is one, so they are in order.
     pub(crate) store_waits: VecDeque<(Instant, ContextId, u32)>,
+    /// A query was submitted after the completions were taken last.
+    has_asked: bool,
+    /// The store's counters have moved since they were shown last, or when they are looked at again.
+    store_moved: bool,
+    store_shown: Instant,
     alarms: BinaryHeap<Reverse<(Instant, ContextId)>>,
     control: Arc<Control>,
     control_version: u64,
@@ -132,6 +141,25 @@ pub(crate) struct Parts {
     pub(crate) leaving: Arc<leaving::Shown>,
     /// Secret of the transaction tables.
     pub(crate) hash_key: [u8; 16],
+}
+
+/// What a loop takes messages with; reused from turn to turn.
+pub(crate) struct Intake {
+    pub(crate) ready: Events,
+    receiver: Receiver,
+    errors: PeerErrors,
+    index: Index,
+}
+
+impl Default for Intake {
+    fn default() -> Self {
+        Self {
+            ready: Events::default(),
+            receiver: Receiver::new(BATCH, DATAGRAM_BYTES_MAX),
+            errors: PeerErrors::default(),
+            index: Index::new(),
+        }
+    }
 }
 
 impl Worker {
@@ -167,24 +195,27 @@ impl Worker {
             layer,
             wire,
             contexts: Contexts::default(),
-            clients: HashMap::new(),
-            servers: HashMap::new(),
+            clients: KeyedMap::default(),
+            servers: KeyedMap::default(),
             stamps: Stamps::new(oldest_stamp),
             passed_on: PassedOn::default(),
             orphans: Orphans::default(),
             cancels: Cancels::default(),
             departures: Departures::new(leaving),
             withheld: Withheld::new(patience),
-            twins: HashMap::new(),
+            twins: KeyedMap::default(),
             store,
             resolver,
             resolving: HashMap::new(),
             resolve_tickets: 0,
             digest,
-            edits: Edits::new(),
+            draft: Draft::default(),
             now: clock::now(),
             today: UnixMillis(clock::unix_millis()),
             store_waits: VecDeque::new(),
+            has_asked: false,
+            store_moved: true,
+            store_shown: clock::now(),
             alarms: BinaryHeap::new(),
             control,
             control_version: u64::MAX,
@@ -197,53 +228,77 @@ impl Worker {
     ///
     /// The socket or the poller failed in a way that no retry mends.
     pub(crate) fn run(mut self, poller: &Poller) -> io::Result<()> {
-        poller.add(&self.wire.udp, UDP_TOKEN)?;
-        let mut receiver = Receiver::new(BATCH, DATAGRAM_BYTES_MAX);
-        let mut ready = Events::default();
-        let mut errors = PeerErrors::default();
-        let mut index = Index::new();
+        let mut intake = Intake::default();
+        self.watch(poller)?;
         while !self.control.is_stopping() {
-            poller.wait(Some(self.patience()), &mut ready)?;
-            self.now = clock::now();
-            self.today = UnixMillis(clock::unix_millis());
-            self.take_control();
-            if ready.failing().any(|token| token == UDP_TOKEN) {
-                self.wire.udp.take_errors(&mut errors);
-                self.take_peer_errors(&errors);
-            }
-            self.take_timers();
-            self.take_completions();
-            self.take_streams(&mut index);
-            for _ in 0..BATCHES_PER_TURN {
-                let count = self.wire.udp.receive(&mut receiver)?;
-                for place in 0..count {
-                    let datagram = receiver.datagram(place);
-                    let source = Source { address: datagram.source, stream: None };
-                    self.take_message(datagram.bytes, source, Framing::Datagram, &mut index);
-                }
-                self.leave();
-                if receiver.is_drained() {
-                    break;
-                }
-            }
-            self.leave();
-            self.world.counters.kernel_drops.set(receiver.kernel_drops());
-            self.stamps.show();
-            self.look_after_departures();
-            self.show_gauges();
+            poller.wait(Some(self.patience(clock::now())), &mut intake.ready)?;
+            self.turn(&mut intake, clock::now(), UnixMillis(clock::unix_millis()))?;
         }
         self.store.close();
         Ok(())
     }
 
+    /// Has `poller` report what this loop takes.
+    pub(crate) fn watch(&self, poller: &Poller) -> io::Result<()> {
+        poller.add(&self.wire.udp, UDP_TOKEN)
+    }
+
+    /// Everything that there is to do between two waits.
+    pub(crate) fn turn(
+        &mut self,
+        intake: &mut Intake,
+        now: Instant,
+        today: UnixMillis,
+    ) -> io::Result<()> {
+        let Intake { ready, receiver, errors, index } = intake;
+        self.now = now;
+        self.today = today;
+        self.take_control();
+        if ready.failing().any(|token| token == UDP_TOKEN) {
+            self.wire.udp.take_errors(errors);
+            self.take_peer_errors(errors);
+        }
+        self.take_timers();
+        if ready.is_woken() {
+            self.store_moved = true;
+            self.take_completions();
+            self.take_streams(index);
+        }
+        let is_readable = ready.tokens().any(|token| token == UDP_TOKEN);
+        let batches = if is_readable { BATCHES_PER_TURN } else { 0 };
+        for _ in 0..batches {
+            let count = self.wire.udp.receive(receiver)?;
+            for place in 0..count {
+                let datagram = receiver.datagram(place);
+                let source = Source { address: datagram.source, stream: None };
+                self.take_message(datagram.bytes, source, Framing::Datagram, index);
+            }
+            self.take_prompt_completions();
+            self.leave();
+            if receiver.is_drained() {
+                break;
+            }
+        }
+        self.take_prompt_completions();
+        self.leave();
+        self.world.counters.kernel_drops.set(receiver.kernel_drops());
+        self.stamps.show();
+        self.look_after_departures();
+        self.show_gauges();
+        Ok(())
+    }
+
     /// How long the loop may sleep.
-    fn patience(&self) -> Duration {
+    pub(crate) fn patience(&self, now: Instant) -> Duration {
+        if self.has_asked {
+            return Duration::ZERO;
+        }
         let alarm = self.alarms.peek().map(|Reverse((at, _))| *at);
         let others = [self.withheld.poll_timeout(), self.cancels.poll_timeout()];
         let all = [self.layer.poll_timeout(), alarm].into_iter().chain(others);
         let next = all.flatten().min();
-        let now = clock::now();
-        next.map_or(WAIT_MAX, |at| at.saturating_duration_since(now).min(WAIT_MAX))
+        let slack = self.world.config.timing.t1 / SLACK_OF_T1;
+        next.map_or(WAIT_MAX, |at| (at + slack).saturating_duration_since(now).min(WAIT_MAX))
     }
 
     fn take_control(&mut self) {
@@ -288,11 +343,27 @@ impl Worker {
         }
     }
 
+    /// Hands a query to the store.
+    pub(crate) fn ask(&mut self, ticket: Ticket, query: Query) {
+        self.has_asked = true;
+        self.store_moved = true;
+        self.store.submit(ticket, query);
+    }
+
+    /// What the store has answered at once, or meanwhile: it leaves with the rest of the batch.
+    fn take_prompt_completions(&mut self) {
+        if self.has_asked {
+            self.take_completions();
+        }
+    }
+
     fn take_completions(&mut self) {
         while let Some(completion) = self.store.poll_completion() {
+            self.store_moved = true;
             self.handle_completion(completion);
             self.take_events();
         }
+        self.has_asked = false;
         while let Some(resolution) = self.resolver.poll_completion() {
             self.handle_resolved(&resolution);
             self.take_events();
@@ -323,10 +394,7 @@ impl Worker {
         self.world.counters.messages_received.add(1);
         self.world.counters.bytes_received.add(u64::try_from(bytes.len()).unwrap_or_default());
         match sip_message::parse(bytes, index, framing) {
-            Ok(message) if message.is_request() => {
-                let request = OwnedMessage::from(&message);
-                self.take_request(request, source);
-            }
+            Ok(message) if message.is_request() => self.take_request(&message, source),
             Ok(message) => self.handle_response(&message),
             Err(malformed) if malformed.error == ParseError::Empty => self.answer_probe(source),
             Err(malformed) => {
@@ -341,17 +409,19 @@ impl Worker {
         self.take_events();
     }
 
-    fn take_request(&mut self, request: OwnedMessage, source: Source) {
-        let membership = self.world.membership.as_deref();
-        let ring = &self.world.ring;
-        let mut arrival = Arrival::read(ring, membership, &request.view(), source);
-        let mut request = request;
-        if arrival.carrier.is_none() {
-            request = arrival::stamp(request, source, &mut self.edits);
-            arrival = Arrival::read(ring, membership, &request.view(), source);
-        }
-        arrival.read_handover(ring, &request.view(), self.world.address);
-        self.world.counters.last_activity_ms.set(self.today.0);
+    fn take_request(&mut self, received: &Message<'_>, source: Source) {
+        let World { ring, membership, address, counters, .. } = &self.world;
+        let membership = membership.as_deref();
+        let mut arrival = Arrival::read(ring, membership, received, source);
+        let request = if arrival.carrier.is_some() {
+            arrival.read_handover(ring, received, *address);
+            OwnedMessage::from(received)
+        } else {
+            let stamped = arrival::stamp(received, source, &mut self.draft);
+            arrival = Arrival::read(ring, membership, &stamped.view(), source);
+            stamped
+        };
+        counters.last_activity_ms.set(self.today.0);
         self.handle_request(request, arrival);
     }
 
@@ -361,23 +431,18 @@ impl Worker {
         let membership = self.world.membership.as_deref();
         let is_member = membership.is_some_and(|it| it.has_ip(source.address.ip()));
         if source.stream.is_none() && is_member {
-            self.wire.send(&Way::Tier(source.address), &Bytes::from_static(b"\r\n"));
+            self.wire.send(&Way::Tier(source.address), b"\r\n");
         }
     }
 
-    fn answer_malformed(
-        &mut self,
-        request: &sip_message::Message<'_>,
-        source: Source,
-        status: StatusCode,
-    ) {
+    fn answer_malformed(&mut self, request: &Message<'_>, source: Source, status: StatusCode) {
         let membership = self.world.membership.as_deref();
         let arrival = Arrival::read(&self.world.ring, membership, request, source);
         let mut out = Vec::new();
         let reply = Reply { status, reason: None, to_tag: None, fields: &[], body: &[] };
         sip_message::write_reply(request, &reply, &mut out);
         self.world.counters.count_reply(status.code());
-        self.wire.send(&arrival.reply, &Bytes::from(out));
+        self.wire.send(&arrival.reply, &out);
     }
 
     /// What the transaction layer has to tell.
@@ -469,7 +534,7 @@ impl Worker {
         }
     }
 
-    fn show_gauges(&self) {
+    fn show_gauges(&mut self) {
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         let counters = &self.world.counters;
         counters.server_transactions.set(count(self.layer.server_transactions()));
@@ -477,11 +542,16 @@ impl Worker {
         counters.contexts.set(count(self.contexts.len()));
         counters.balancers_unwell.set(count(self.world.detours.unwell()));
         counters.withheld.set(count(self.withheld.len()));
-        let store = self.store.counters();
-        counters.store_latencies.set(&store.latencies);
-        counters.store_in_flight.set(store.in_flight);
-        counters.store_saved.set(store.cache_hits + store.joined);
-        counters.store_is_down.set(u64::from(!self.store.health().is_serving()));
+        // A store may fall ill while nobody asks it.
+        if self.store_moved || self.now >= self.store_shown + WAIT_MAX / 2 {
+            self.store_moved = false;
+            self.store_shown = self.now;
+            let store = self.store.counters();
+            counters.store_latencies.set(&store.latencies);
+            counters.store_in_flight.set(store.in_flight);
+            counters.store_saved.set(store.cache_hits + store.joined);
+            counters.store_is_down.set(u64::from(!self.store.health().is_serving()));
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Waiting: which sockets have something to read, and a way for other threads to end the wait.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,7 +29,7 @@ impl Poller {
         system::epoll_add(
             epoll.as_fd(),
             waker.shared.counter.as_fd(),
-            system::READABLE,
+            system::READABLE | system::ON_CHANGE,
             WAKER_TOKEN,
         )?;
         Ok(Self { epoll, waker })
@@ -151,7 +151,7 @@ impl Waker {
     /// Ends the present wait, or the next one. Call it after the work was queued.
     pub fn wake(&self) {
         if !self.shared.is_pending.swap(true, Ordering::AcqRel) {
-            // It can fail only if 2⁶⁴ − 2 wakes were pending, and then the poller is awake.
+            // It can fail only after 2⁶⁴ − 2 wakes.
             let _ = (&self.shared.counter).write(&1_u64.to_ne_bytes());
         }
     }
@@ -162,22 +162,9 @@ impl Waker {
         Arc::new(move || waker.wake())
     }
 
-    /// Takes the wake. The order matters:
-    ///
-    /// ```text
-    /// poller                          another thread
-    ///   read the counter
-    ///                                   queue work
-    ///                                   is_pending was true: nothing written
-    ///   is_pending = false
-    ///   drain the queue: finds the work
-    /// ```
-    ///
-    /// The other way round the read could swallow a wake that came in between, with `is_pending`
-    /// left true: no later wake would be written.
+    /// Takes the wake. The counter is not read: the kernel reports each write to it once. Work that is
+    /// queued before this is found by the drain that follows; work that is queued after it writes anew.
     fn acknowledge(&self) {
-        let mut counted = [0; 8];
-        let _ = (&self.shared.counter).read(&mut counted);
         self.shared.is_pending.swap(false, Ordering::AcqRel);
     }
 }

@@ -16,6 +16,8 @@ pub(crate) type EpollEvent = libc::epoll_event;
 
 /// Readiness to read, which includes end of stream.
 pub(crate) const READABLE: u32 = libc::EPOLLIN as u32;
+/// Report each change once, not for as long as something is there to be read.
+pub(crate) const ON_CHANGE: u32 = libc::EPOLLET as u32;
 /// An error waits; reported whether asked for or not.
 pub(crate) const FAILING: u32 = libc::EPOLLERR as u32;
 
@@ -367,7 +369,7 @@ pub(crate) fn epoll_new() -> io::Result<OwnedFd> {
     }
 }
 
-/// Watches `fd` (level-triggered) for `interest`.
+/// Watches `fd` for `interest`, level-triggered unless that says [`ON_CHANGE`].
 pub(crate) fn epoll_add(
     epoll: BorrowedFd<'_>,
     fd: BorrowedFd<'_>,

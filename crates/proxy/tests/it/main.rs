@@ -7,6 +7,7 @@ mod handover;
 mod joining;
 mod orphan;
 mod phone;
+mod queries;
 mod silence;
 mod transport;
 
@@ -18,7 +19,7 @@ use fleet::{FleetKey, FleetKeys, Incarnation, InstanceId, Tier};
 use phone::Phone;
 use proxy::{Config, Running};
 use store::memory::MemoryStore;
-use store::{Aor, Binding, BindingId, Blocking, Credential, Query, StoreError, UnixMillis};
+use store::{Aor, Binding, BindingId, Blocking, Credential, Query, Store, StoreError, UnixMillis};
 
 const DOMAIN: &str = "example.com";
 const PASSWORD: &str = "secret";
@@ -30,6 +31,16 @@ fn start(ip: &str, bob: SocketAddr) -> (Running, SocketAddr) {
 
 /// The same with another binding of bob, and a configuration changed by `adapt`.
 fn start_with(ip: &str, bob: Binding, adapt: impl FnOnce(&mut Config)) -> (Running, SocketAddr) {
+    start_over(ip, bob, adapt, |handle| Box::new(handle))
+}
+
+/// The same with a store that `dress` puts before the one in memory.
+fn start_over(
+    ip: &str,
+    bob: Binding,
+    adapt: impl FnOnce(&mut Config),
+    dress: impl Fn(MemoryStore) -> Box<dyn Store> + Send + Sync + 'static,
+) -> (Running, SocketAddr) {
     let listen: SocketAddr = format!("{ip}:5060").parse().expect("an address");
     let store = MemoryStore::new(Arc::new(|| {}));
     let patience = Duration::from_secs(5);
@@ -64,10 +75,7 @@ fn start_with(ip: &str, bob: Binding, adapt: impl FnOnce(&mut Config)) -> (Runni
         name_servers: Vec::new(),
     };
     adapt(&mut config);
-    let open = Box::new(move |wake| {
-        let handle: Box<dyn store::Store> = Box::new(store.handle(wake));
-        Ok(handle)
-    });
+    let open = Box::new(move |wake| Ok(dress(store.handle(wake))));
     (proxy::start(config, open).expect("a proxy"), listen)
 }
 
