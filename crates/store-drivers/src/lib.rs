@@ -57,6 +57,12 @@ impl StoreLocation {
     pub fn sqlite(path: impl Into<PathBuf>) -> Self {
         Self::Sqlite { path: path.into(), options: SqliteOptions::default() }
     }
+
+    /// The same for a file that lies in memory (`tmpfs`).
+    pub fn sqlite_in_memory(path: impl Into<PathBuf>) -> Self {
+        let options = SqliteOptions { is_in_memory: true, ..SqliteOptions::default() };
+        Self::Sqlite { path: path.into(), options }
+    }
 }
 
 /// Opens a store. `wake` is called after completions were queued.

@@ -94,8 +94,8 @@ pub struct Completion {
 ///
 /// Every ticket gets exactly one completion. Queries in flight at the same time have no order: who
 /// needs one submits the second after the first one's completion, and then it sees its effect,
-/// through this handle or another. Drain completions after each wake-up: those that were refused
-/// at once wait there as well.
+/// through this handle or another. Drain completions after each wake-up, and after submitting: those
+/// that were answered or refused at once wait there as well.
 pub trait Store: Send {
     /// Hands over a query. Never blocks; with [`QUERIES_IN_FLIGHT_MAX`] unanswered the completion
     /// is [`StoreError::Overloaded`], at once.
@@ -103,7 +103,7 @@ pub trait Store: Send {
     /// [`QUERIES_IN_FLIGHT_MAX`]: crate::limits::QUERIES_IN_FLIGHT_MAX
     fn submit(&mut self, ticket: Ticket, query: Query);
 
-    /// The next completion, in no particular order; `None` until the next wake-up.
+    /// The next completion, in no particular order; `None` until the next wake-up or `submit`.
     fn poll_completion(&mut self) -> Option<Completion>;
 
     /// Whether the database answers.

@@ -172,6 +172,7 @@ impl Config {
 pub(crate) fn location(store: &StoreConfiguration) -> StoreLocation {
     match &store.cassandra {
         Some(cluster) => StoreLocation::Cassandra(options(cluster)),
+        None if store.kind == StoreKind::Memory => StoreLocation::sqlite_in_memory(&store.path),
         None => StoreLocation::sqlite(&store.path),
     }
 }

@@ -23,6 +23,15 @@ impl Fixture for InProcess {
     }
 }
 
+struct InMemory(TemporaryFolder);
+
+impl Fixture for InMemory {
+    fn open(&self, wake: Wake) -> Box<dyn Store> {
+        let location = StoreLocation::sqlite_in_memory(self.0.store_path());
+        Box::new(store_drivers::open(&location, wake).expect("opened"))
+    }
+}
+
 struct OnDisk(TemporaryFolder);
 
 impl Fixture for OnDisk {
@@ -79,5 +88,5 @@ fn a_lease_is_kept_with_its_file() {
 fn sqlite_in_memory_keeps_the_contract() {
     let name = format!("sipcloud-contract-{}", std::process::id());
     let fresh = || TemporaryFolder::claim(None, &name).expect("a folder on tmpfs");
-    run(&|| Box::new(OnDisk(fresh())));
+    run(&|| Box::new(InMemory(fresh())));
 }

@@ -5,9 +5,9 @@ use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use rusqlite::Connection;
-use store::{Answer, Aor, Credential, Query, Store as _, StoreError, UnixMillis};
-use store_drivers::OpenError;
+use store::{Answer, Aor, Blocking, Credential, Query, Store as _, StoreError, UnixMillis};
 use store_drivers::sqlite::WriteLock;
+use store_drivers::{OpenError, SqliteOptions, SqliteStore};
 
 use super::{NOW, aor, binding, folder, open, rows, try_open, write};
 
@@ -41,6 +41,24 @@ fn what_was_written_is_there_after_a_restart() {
     let found = client.ask(Query::Credential { realm, username });
     assert_eq!(found, Ok(Answer::Credential(Some(credential))));
     assert_eq!(rows(&mut client, 1), 1);
+}
+
+/// Method: the completion is there without any wait. A write goes through its lane all the same.
+#[test]
+fn reads_of_a_file_in_memory_are_answered_within_submit() {
+    let folder = folder();
+    let options = SqliteOptions { is_in_memory: true, ..SqliteOptions::default() };
+    let opened = Blocking::open(Duration::from_secs(20), |wake| {
+        SqliteStore::open(&folder.store_path(), wake, options)
+    });
+    let mut client = opened.expect("opened");
+    assert_eq!(client.ask(write(1, vec![binding(1)])), Ok(Answer::Done));
+    let ticket = client.submit(Query::Bindings { aor: aor(1) });
+    let completion = client.store().poll_completion().expect("answered at once");
+    assert_eq!(completion.ticket, ticket);
+    assert_eq!(completion.result, Ok(Answer::Bindings(vec![binding(1)])));
+    let counters = client.store().counters();
+    assert_eq!((counters.in_flight, counters.latencies.counts.iter().sum::<u64>()), (0, 2));
 }
 
 #[test]
