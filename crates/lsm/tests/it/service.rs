@@ -15,6 +15,8 @@ use store::MemoryLease;
 
 use crate::world::{POLL, TestClock, configuration};
 
+const PATIENCE: Duration = Duration::from_secs(10);
+
 fn lease(store: &MemoryLease, name: &str) -> Lease {
     Lease {
         store: Box::new(store.clone()),
@@ -37,8 +39,7 @@ async fn the_service_answers_while_it_runs_and_stops_when_told() {
     let lsm = lsm::start(config, lease(&store, "manager-1"), compute, dns).await;
     let lsm = lsm.expect("starts");
     lsm.holds().wait_for(|&holds| holds).await.expect("it leads");
-    let client =
-        ManagerClient::new(lsm.address(), &Secret::new("manager"), Duration::from_secs(10));
+    let client = ManagerClient::new(lsm.address(), &Secret::new("manager"), PATIENCE);
     let client = client.expect("a client");
     // The interface is there before the first round.
     let page = loop {
@@ -66,6 +67,7 @@ async fn a_standby_says_who_leads_and_takes_over() {
     let folder = std::env::temp_dir().join(format!("lsm-it-standby-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");
     let store = MemoryLease::default();
+    let token = Secret::new("manager");
     let mut managers = Vec::new();
     for name in ["manager-1", "manager-2"] {
         let mut config = configuration(folder.join("journal.jsonl"));
@@ -77,12 +79,14 @@ async fn a_standby_says_who_leads_and_takes_over() {
         let lsm = lsm::start(config, lease(&store, name), compute, dns).await.expect("starts");
         if managers.is_empty() {
             lsm.holds().wait_for(|&holds| holds).await.expect("it leads");
+            // Who stops before its first round has nothing to tell.
+            let client = ManagerClient::new(lsm.address(), &token, PATIENCE).expect("a client");
+            while client.events(0).await.expect("answers").events.is_empty() {}
         }
         managers.push(lsm);
     }
     let second = managers.pop().expect("two");
-    let token = Secret::new("manager");
-    let client = ManagerClient::new(second.address(), &token, Duration::from_secs(10));
+    let client = ManagerClient::new(second.address(), &token, PATIENCE);
     let client = client.expect("a client");
     let refused = client.note("to the wrong one").await.expect_err("it stands by");
     assert!(matches!(refused, node_api::ClientError::Refused { status: 409, .. }), "{refused}");
@@ -158,7 +162,7 @@ async fn nodes_are_configured_over_http() {
     let folder = std::env::temp_dir().join(format!("lsm-it-http-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");
     let mut config = configuration(folder.join("journal.jsonl"));
-    config.settings.poll_timeout = Duration::from_secs(10);
+    config.settings.poll_timeout = PATIENCE;
     let token = config.template.base.control.token.clone();
     let compute = Arc::new(InProcessCompute::new(0, Duration::ZERO).in_network([127, 35]));
     let dns = Arc::new(InProcessDns::default());
@@ -170,7 +174,7 @@ async fn nodes_are_configured_over_http() {
             serve(at.control, &token, &Origin::default(), node.clone()).await.expect("serves");
         nodes.push((node, server));
     }
-    let http = HttpNodes::new(&token, Duration::from_secs(10)).expect("a client");
+    let http = HttpNodes::new(&token, PATIENCE).expect("a client");
     let clock: Arc<dyn Clock> = Arc::new(TestClock::default());
     let mut keeper =
         Keeper::new(lease(&MemoryLease::default(), "manager-1"), POLL, Arc::clone(&clock));
