@@ -4,10 +4,19 @@ use std::net::{IpAddr, SocketAddr};
 
 /// Writes a decimal number.
 pub(crate) fn push_number(number: u64, out: &mut Vec<u8>) {
-    if number >= 10 {
-        push_number(number / 10, out);
+    // The longest number of 64 bits has 20 digits.
+    let mut digits = [0; 20];
+    let mut left = number;
+    let mut length = 0;
+    for place in digits.iter_mut().rev() {
+        *place = b'0' + (left % 10).to_le_bytes()[0];
+        left /= 10;
+        length += 1;
+        if left == 0 {
+            break;
+        }
     }
-    out.push(b'0' + (number % 10).to_le_bytes()[0]);
+    out.extend_from_slice(digits.get(digits.len() - length..).unwrap_or_default());
 }
 
 /// Writes `ip:port` as sent-by and hostport want it; IPv6 in brackets.

@@ -82,7 +82,7 @@ fn from_client(
     let Some((member, address)) = owner(view, message) else {
         return reply(message, StatusCode::SERVICE_UNAVAILABLE, ReplyReason::NoMember);
     };
-    for field in message.fields().filter(|field| is_private(field.raw_name)) {
+    for field in message.all(HeaderName::OTHER).filter(|field| is_private(field.raw_name)) {
         edits.remove(field.line);
     }
     edit_max_forwards(message, edits);
