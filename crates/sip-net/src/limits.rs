@@ -5,9 +5,6 @@ use std::time::Duration;
 /// Datagrams that one system call takes or sends. Larger batches measured no faster.
 pub const BATCH_MAX: usize = 32;
 
-/// Datagrams that a receiver asks for when the last call found none.
-pub(crate) const BATCH_MIN: usize = 4;
-
 /// Bytes of the largest UDP payload over IPv4; a longer datagram cannot arrive.
 pub const DATAGRAM_BYTES_MAX: usize = 65_507;
 

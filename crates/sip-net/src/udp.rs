@@ -12,8 +12,8 @@ use bytes::Bytes;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::limits::{
-    ARENA_BYTES_KEPT, BATCH_MAX, BATCH_MIN, DATAGRAM_BYTES_MAX, ERRORS_TAKEN_MAX,
-    PENDING_ERRORS_MAX, SEND_WAIT, SEND_WAITS_MAX,
+    ARENA_BYTES_KEPT, BATCH_MAX, DATAGRAM_BYTES_MAX, ERRORS_TAKEN_MAX, PENDING_ERRORS_MAX,
+    SEND_WAIT, SEND_WAITS_MAX,
 };
 use crate::system::{self, Arrival};
 
@@ -247,8 +247,6 @@ pub struct Receiver {
     datagram_max: usize,
     stride: usize,
     batch: usize,
-    /// How many the next call asks for: twice what the last one found.
-    wanted: usize,
     arrivals: Vec<Arrival>,
     /// Indices into `arrivals`, and thereby slots, of what may be handed out.
     usable: Vec<usize>,
@@ -272,7 +270,6 @@ impl Receiver {
             datagram_max,
             stride,
             batch,
-            wanted: BATCH_MIN.min(batch),
             arrivals: Vec::with_capacity(batch),
             usable: Vec::with_capacity(batch),
             is_drained: true,
@@ -328,12 +325,11 @@ impl Receiver {
             &mut self.arena,
             self.datagram_max,
             self.stride,
-            self.wanted,
+            self.batch,
             &mut self.arrivals,
         );
         let found = self.arrivals.len();
-        self.is_drained = found < self.wanted;
-        self.wanted = (2 * found).clamp(BATCH_MIN.min(self.batch), self.batch);
+        self.is_drained = found < self.batch;
         outcome?;
 
         self.counters.batches_total += u64::from(found > 0);

@@ -48,7 +48,7 @@ fn batches_keep_their_order() {
         assert_eq!(bytes.len(), if number % 2 == 0 { 600 } else { 60 });
     }
     assert_eq!(receiver.counters().datagrams_total, 100);
-    assert!(receiver.counters().batches_total < 30, "batches grow: {:?}", receiver.counters());
+    assert!(receiver.counters().batches_total < 30, "in batches: {:?}", receiver.counters());
     assert_eq!(receiver.datagrams().next().map(|it| it.source), Some(from.local_addr()));
 }
 
