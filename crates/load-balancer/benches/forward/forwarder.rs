@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write as _};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use fleet::{
     FleetKey, FleetKeys, GenerationNumber, Incarnation, InstanceId, Member, Members, Membership,
@@ -15,6 +16,7 @@ use sip_net::stream::StreamLimits;
 use sip_net::udp;
 
 use crate::kamailio::Kamailio;
+use crate::peers::now;
 use crate::{CLIENT, FORWARDER, PROXY, at, usage};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,9 +103,29 @@ impl Drop for Forwarder {
     fn drop(&mut self) {
         if let Self::Own(child) = self {
             drop(child.stdin.take());
-            let _ = child.wait();
+            if !ends_in_time(child) {
+                eprintln!("a forwarder was told to end and has not after {END_PATIENCE:?}: killed");
+                let _ = child.kill();
+                let _ = child.wait();
+            }
         }
     }
+}
+
+/// Far more than a forwarder needs to end.
+pub(crate) const END_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Whether a process that was told to end does so. One that does not is killed by its owner, who says
+/// so: the figures of the rounds so far are good, a bench that stands still is not.
+pub(crate) fn ends_in_time(child: &mut Child) -> bool {
+    let told = now();
+    while matches!(child.try_wait(), Ok(None)) {
+        if told.elapsed() >= END_PATIENCE {
+            return false;
+        }
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    true
 }
 
 /// One socket, one thread: what comes from the proxy goes to the client, the rest to the proxy.

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use crate::forwarder::Place;
-use crate::{FORWARDER, PROXY};
+use crate::forwarder::{END_PATIENCE, Place, ends_in_time};
+use crate::{FORWARDER, PROXY, usage};
 
 /// What it says of itself; `None` if it is not installed.
 pub(crate) fn version() -> Option<String> {
@@ -81,8 +81,14 @@ request_route {{
 impl Drop for Kamailio {
     fn drop(&mut self) {
         // It ends its children when told to end; a kill would leave them.
+        let processes = usage::tree(self.child.id());
         let _ = Command::new("kill").arg(self.child.id().to_string()).status();
-        let _ = self.child.wait();
+        if !ends_in_time(&mut self.child) {
+            eprintln!("Kamailio was told to end and has not after {END_PATIENCE:?}: killed");
+            let processes = processes.iter().map(u32::to_string);
+            let _ = Command::new("kill").arg("-9").args(processes).status();
+            let _ = self.child.wait();
+        }
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
