@@ -20,7 +20,7 @@
 //!
 //! `service` (threads, sockets) → `hall` (one message) → `reply` → `table` (generations) → `health`
 //! and `probe` (who is dead) → `ledger` and `streams` (what peers on streams need) → `node` and
-//! `metrics` (what the manager sees).
+//! `metrics` (what the manager sees) → `stepped` (the same without threads).
 
 mod config;
 mod hall;
@@ -31,6 +31,7 @@ mod node;
 mod probe;
 mod reply;
 mod service;
+mod stepped;
 mod streams;
 mod table;
 
@@ -39,3 +40,4 @@ pub use ledger::Timing;
 pub use node::Node;
 pub use probe::Probing;
 pub use service::{Running, start};
+pub use stepped::Stepped;

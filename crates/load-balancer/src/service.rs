@@ -115,12 +115,37 @@ impl Drop for Running {
 /// An address cannot be bound, the keys are not usable (`InvalidInput`), or the system has no
 /// thread left.
 pub fn start(config: Config) -> io::Result<Running> {
+    let Assembly { shared, node, workers, wakers, prober } = assemble(&config)?;
+    let mut running = Running { node, wakers, threads: Vec::new() };
+    let threads = workers.len();
+    for (number, worker) in workers.into_iter().enumerate() {
+        let name = format!("balancer-{number}");
+        running.threads.push(std::thread::Builder::new().name(name).spawn(|| worker.run())?);
+    }
+    let internal = running.internal();
+    running.threads.push(probe::start(shared, prober, internal.ip(), config.probing)?);
+    info!(%internal, listeners = ?running.listeners(), threads, "balancer started");
+    Ok(running)
+}
+
+/// A balancer of which nothing runs yet but the thread of the streams.
+pub(crate) struct Assembly {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) node: Arc<Node>,
+    /// One per thread.
+    pub(crate) workers: Vec<Worker>,
+    wakers: Vec<Waker>,
+    /// What the prober waits with.
+    prober: Poller,
+}
+
+pub(crate) fn assemble(config: &Config) -> io::Result<Assembly> {
     let ring = KeyRing::new(&config.keys).map_err(invalid)?;
     let thread_count = match config.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
-    let (addresses, ports) = bind_all(&config, thread_count)?;
+    let (addresses, ports) = bind_all(config, thread_count)?;
     let internal = addresses.first().copied().unwrap_or(config.internal);
     let mut listeners = addresses.clone();
     if let Some(first) = listeners.first_mut()
@@ -156,23 +181,18 @@ pub fn start(config: Config) -> io::Result<Running> {
     let streams = Streams::start(options, first_waker)?;
     let sender = streams.sender();
     let counters: Vec<Arc<Counters>> = (0..thread_count).map(|_| Arc::default()).collect();
-    let node = Arc::new(Node::new(&config, Arc::clone(&shared), counters.clone(), sender.clone()));
-    let mut running = Running { node, wakers, threads: Vec::new() };
+    let node = Arc::new(Node::new(config, Arc::clone(&shared), counters.clone(), sender.clone()));
 
     let rate = config.drain_streams_per_s;
     let side = StreamSide::new(streams, Arc::clone(&shared), addresses, rate);
     let mut side = Some(side);
-    let parts = pollers.into_iter().zip(ports).zip(counters).enumerate();
-    for (number, ((poller, ports), counters)) in parts {
+    let parts = pollers.into_iter().zip(ports).zip(counters);
+    let workers = parts.map(|((poller, ports), counters)| {
         let hall = Hall::new(Arc::clone(&shared), Arc::clone(&counters), ports, sender.clone());
-        let worker = Worker::new(&shared, hall, counters, side.take(), poller)?;
-        let name = format!("balancer-{number}");
-        running.threads.push(std::thread::Builder::new().name(name).spawn(|| worker.run())?);
-    }
-    let watching = probe::start(Arc::clone(&shared), prober, internal.ip(), config.probing)?;
-    running.threads.push(watching);
-    info!(%internal, listeners = ?running.listeners(), threads = thread_count, "balancer started");
-    Ok(running)
+        Worker::new(&shared, hall, counters, side.take(), poller)
+    });
+    let workers = workers.collect::<io::Result<Vec<_>>>()?;
+    Ok(Assembly { shared, node, workers, wakers, prober })
 }
 
 fn invalid(error: KeyRingError) -> io::Error {
@@ -224,7 +244,7 @@ fn bind_all(config: &Config, threads: usize) -> io::Result<(Vec<SocketAddr>, Vec
 }
 
 /// One thread.
-struct Worker {
+pub(crate) struct Worker {
     shared: Arc<Shared>,
     poller: Poller,
     hall: Hall,
@@ -265,23 +285,33 @@ impl Worker {
     fn run(mut self) {
         let mut events = Events::default();
         while !self.shared.is_stopping.load(Ordering::Acquire) {
-            let patience = self.streams.as_ref().map(StreamSide::patience);
-            if let Err(error) = self.poller.wait(patience, &mut events) {
+            if let Err(error) = self.turn(&mut events) {
                 warn!(%error, "cannot wait for messages");
                 return;
             }
-            self.renew_table();
-            for listener in events.failing() {
-                self.take_errors(listener);
-            }
-            for listener in events.tokens() {
-                self.take_datagrams(listener);
-            }
-            if let Some(streams) = &mut self.streams {
-                streams.turn(&mut self.hall, &self.counters, events.is_woken());
-            }
-            self.hall.desk().flush();
         }
+    }
+
+    /// Waits until there is something to do, and does it.
+    pub(crate) fn turn(&mut self, events: &mut Events) -> io::Result<()> {
+        let patience = self.streams.as_ref().map(StreamSide::patience);
+        self.poller.wait(patience, events)?;
+        self.renew_table();
+        for listener in events.failing() {
+            self.take_errors(listener);
+        }
+        for listener in events.tokens() {
+            self.take_datagrams(listener);
+        }
+        if let Some(streams) = &mut self.streams {
+            streams.turn(&mut self.hall, &self.counters, events.is_woken());
+        }
+        self.hall.desk().flush();
+        Ok(())
+    }
+
+    pub(crate) fn poller(&self) -> &Poller {
+        &self.poller
     }
 
     fn renew_table(&mut self) {

@@ -22,7 +22,7 @@
 //! a request) → `query` (what it asks the store) → `handover` → `orphan` → `registration` → `fork`
 //! (the copies) → `record_route` → `outcome` (responses) → `answer` (our own) → `draft` (what they are
 //! written with) → `leave` (how bytes leave) → `balancers` and `probe` (which balancers are there) →
-//! `leaving` (who still needs one) → `metrics`.
+//! `leaving` (who still needs one) → `metrics` → `stepped` (one worker without its thread).
 
 mod answer;
 mod arrival;
@@ -45,8 +45,10 @@ mod query;
 mod record_route;
 mod registration;
 pub mod service;
+mod stepped;
 mod stray;
 mod worker;
 
 pub use config::Config;
 pub use service::{Running, StoreFactory, start};
+pub use stepped::Stepped;

@@ -93,6 +93,23 @@ fn start_worker(
     open_store: &StoreFactory,
     number: u16,
 ) -> io::Result<(WorkerSeen, JoinHandle<()>)> {
+    let (seen, worker, poller) = make_worker(config, control, open_store, number)?;
+    let name = format!("worker-{number}");
+    let thread = std::thread::Builder::new().name(name.clone()).spawn(move || {
+        if let Err(error) = worker.run(&poller) {
+            tracing::error!(worker = name, %error, "the event loop ended");
+        }
+    })?;
+    Ok((seen, thread))
+}
+
+/// A worker that does not run yet, and what it is to wait with.
+pub(crate) fn make_worker(
+    config: &Arc<Config>,
+    control: &Arc<Control>,
+    open_store: &StoreFactory,
+    number: u16,
+) -> io::Result<(WorkerSeen, Worker, Poller)> {
     let port = config.listen.port().checked_add(number);
     let port = port.ok_or_else(|| io::Error::other("a worker's port is above 65535"))?;
     let address = SocketAddr::new(config.listen.ip(), port);
@@ -136,17 +153,11 @@ fn start_worker(
         leaving: leaving.clone(),
         hash_key,
     });
-    let name = format!("worker-{number}");
-    let thread = std::thread::Builder::new().name(name.clone()).spawn(move || {
-        if let Err(error) = worker.run(&poller) {
-            tracing::error!(worker = name, %error, "the event loop ended");
-        }
-    })?;
-    Ok((WorkerSeen { address, counters, oldest_stamp, leaving, waker }, thread))
+    Ok((WorkerSeen { address, counters, oldest_stamp, leaving, waker }, worker, poller))
 }
 
 /// A worker, seen from outside.
-struct WorkerSeen {
+pub(crate) struct WorkerSeen {
     address: SocketAddr,
     counters: Arc<Counters>,
     oldest_stamp: Arc<OldestStamp>,

@@ -2,18 +2,16 @@
 
 #[path = "support/call_path.rs"]
 mod call_path;
-#[path = "support/counting_allocator.rs"]
-mod counting_allocator;
 
 use std::hint::black_box;
 use std::time::Instant;
 
 use call_path::{INVITE, read};
-use counting_allocator::{Counting, allocations};
 use sip_message::{Edits, Framing, Index, parse};
+use testkit::{CountingAllocator, allocations};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 const ROUNDS: usize = 15;
 const REPETITIONS: u32 = 100_000;
@@ -30,7 +28,8 @@ fn measure(name: &str, mut work: impl FnMut()) {
         }
         fastest = fastest.min(start.elapsed().as_nanos() as f64 / f64::from(REPETITIONS));
     }
-    let allocated = (allocations() - before) as f64 / (ROUNDS as f64 * f64::from(REPETITIONS));
+    let allocated =
+        allocations().since(before).count as f64 / (ROUNDS as f64 * f64::from(REPETITIONS));
     println!("{name:<40} {fastest:>8.0} ns {allocated:>6.1} allocations");
 }
 

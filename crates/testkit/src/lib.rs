@@ -1,4 +1,5 @@
-//! What tests of several crates share: an epoch, messages from text, a small fleet, seeded chance.
+//! What tests of several crates share: an epoch, messages from text, a small fleet, seeded chance, a
+//! count of allocations.
 //!
 //! # Where it sits
 //!
@@ -11,13 +12,15 @@
 //!
 //! # Reading order
 //!
-//! `clock` → `messages` → `members` → `random`; they do not know each other.
+//! `clock` → `messages` → `members` → `random` → `allocations`; they do not know each other.
 
+mod allocations;
 mod clock;
 mod members;
 mod messages;
 mod random;
 
+pub use allocations::{Allocations, CountingAllocator, allocations};
 pub use clock::epoch;
 pub use members::{balancers, keys, membership, proxies};
 pub use messages::{message, request, response, response_to, wire};

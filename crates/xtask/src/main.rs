@@ -3,6 +3,7 @@
 mod bench;
 mod capacity;
 mod ci;
+mod cost;
 mod house;
 mod rig;
 mod scale;
@@ -42,6 +43,16 @@ enum Task {
         #[arg(long, default_value_t = 400)]
         wait_ms: u64,
     },
+    /// Counts what messages cost (allocations, copies, system calls, instructions) and compares it with
+    /// crates/xtask/cost.toml.
+    Cost {
+        /// Put what was counted into the file.
+        #[arg(long)]
+        write: bool,
+        /// Say which functions the instructions are of.
+        #[arg(long)]
+        profile: bool,
+    },
     /// Measures our elements beside Kamailio and a bare forwarder, in turns, in one run.
     Bench(bench::Plan),
     /// Finds what balancer, proxy and Cassandra node each carry on one core, beside Kamailio's.
@@ -54,6 +65,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Ci => ci::run(),
         Task::Tidy => tidy::run(),
+        Task::Cost { write, profile } => cost::run(cost::Plan { write, profile }),
         Task::Bench(plan) => bench::run(plan),
         Task::Capacity(plan) => capacity::run(&plan),
         Task::Scale(plan) => scale::run(plan),

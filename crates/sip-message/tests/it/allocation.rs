@@ -2,14 +2,10 @@
 
 #[path = "../../benches/support/call_path.rs"]
 mod call_path;
-#[path = "../../benches/support/counting_allocator.rs"]
-mod counting_allocator;
 
 use call_path::{INVITE, read};
-use counting_allocator::allocations;
 use sip_message::{Edits, HeaderName, Index};
-
-pub(crate) use counting_allocator::Counting;
+use testkit::{Allocations, allocations};
 
 /// Method: count this thread's allocations around parsing and the fields that a balancer reads.
 #[test]
@@ -18,7 +14,7 @@ fn balancer_reads_an_invite_without_allocating() {
     let mut index = Index::new();
     let before = allocations();
     let read = read(INVITE, &mut index);
-    assert_eq!(allocations() - before, 0);
+    assert_eq!(allocations().since(before), Allocations::default());
     assert!(read.is_some());
 }
 
@@ -40,5 +36,5 @@ fn reused_edits_do_not_allocate() {
     round();
     let before = allocations();
     round();
-    assert_eq!(allocations() - before, 0);
+    assert_eq!(allocations().since(before), Allocations::default());
 }

@@ -5,4 +5,4 @@ mod round_trip;
 mod torture;
 
 #[global_allocator]
-static ALLOCATOR: allocation::Counting = allocation::Counting;
+static ALLOCATOR: testkit::CountingAllocator = testkit::CountingAllocator;
