@@ -62,7 +62,11 @@ impl<'a> Surroundings<'a> {
 
     /// Whether a balancer may work with a table that gives calls to the proxy in this slot.
     fn may_own(&self, proxy: InstanceId) -> bool {
-        let Some(membership) = &self.memory.membership else { return false };
+        let is_ours = |balancer: &&Observed| self.memory.made.contains(&balancer.instance);
+        let Some(membership) = &self.memory.membership else {
+            // Nothing was read back: what an earlier manager gave to a balancer is unknown.
+            return self.balancers.iter().any(|one| one.heard().is_none() && !is_ours(one));
+        };
         let names = |members: &[Member]| members.iter().any(|member| member.instance == proxy);
         if names(&membership.proxies) {
             return true;
@@ -72,10 +76,7 @@ impl<'a> Surroundings<'a> {
         };
         let may_have_it = |balancer: &&Observed| match balancer.heard() {
             Some(node) => !is_beyond(node, set.ended_with),
-            None => {
-                let is_known = membership.balancer(balancer.instance).is_some();
-                is_known || !self.memory.made.contains(&balancer.instance)
-            }
+            None => membership.balancer(balancer.instance).is_some() || !is_ours(balancer),
         };
         self.balancers.iter().any(may_have_it)
     }

@@ -15,9 +15,12 @@ pub(super) fn follow(memory: &mut Memory, timing: &Timing, now_ms: u64) {
     let expected_ms = before_ms.saturating_add(interval_ms);
     let latest_ms = before_ms.saturating_add(interval_ms * u64::from(INTERVALS_MAX));
     if (before_ms..=latest_ms).contains(&now_ms) {
-        // Whose calls were cut off when nobody looked has not been seen to come back.
+        // Whose calls were cut off when nobody looked has not been seen to come back; and a clock that
+        // was set a little must not let more machines be launched.
         let unseen_ms = now_ms.saturating_sub(expected_ms);
-        memory.cut_off_ms.iter_mut().for_each(|at_ms| *at_ms = at_ms.saturating_add(unseen_ms));
+        let launches = memory.launches_ms.iter_mut().map(|(_, at_ms)| at_ms);
+        let times = memory.cut_off_ms.iter_mut().chain(launches);
+        times.for_each(|at_ms| *at_ms = at_ms.saturating_add(unseen_ms));
         return;
     }
     // As if no time had passed: a wait may be longer for it, never shorter.

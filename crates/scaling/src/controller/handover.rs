@@ -6,6 +6,7 @@ use fleet::{EarlierSet, GenerationNumber, InstanceId, InstanceState, Member, Tie
 
 use super::Step;
 use crate::lifecycle::is_beyond;
+use crate::plan::Cause;
 use crate::retirement::since;
 use crate::view::{MachineState, NodeView, Observed};
 
@@ -106,7 +107,12 @@ impl Step<'_> {
 
     /// Whether every balancer that may be at work says so, now or last.
     pub(super) fn all_balancers(&self, is_so: impl Fn(&NodeView) -> bool) -> bool {
-        let mut balancers = self.of_tier(Tier::LoadBalancer).filter(|one| !self.is_gone(one));
+        // One that is given up for its silence may send until its machine is gone.
+        let is_dead = |one: &Observed| {
+            let failure = self.stands.get(&one.instance).and_then(|stand| stand.failure.as_ref());
+            self.is_gone(one) && !matches!(failure, Some(Cause::Silent { .. }))
+        };
+        let mut balancers = self.of_tier(Tier::LoadBalancer).filter(|one| !is_dead(one));
         let all_say_so = balancers.all(|one| match one.heard() {
             Some(node) => is_so(node),
             None => self.has_no_table(one),
