@@ -212,18 +212,19 @@ impl Membership {
             && ends.chain([self.generation]).is_sorted_by(|before, after| before < after)
     }
 
-    /// Whether a node that holds `self` may take `newer`. The very same one again is fine.
+    /// Whether a node that holds `held`, or none yet, may take this one. The very same one again is fine.
     ///
     /// # Errors
     ///
     /// As [`validate`](Self::validate); and an older one, or the same number with another digest.
-    pub fn accepts(&self, newer: &Self) -> Result<(), StaleGeneration> {
-        newer.validate()?;
-        let (have, offered) = (self.generation, newer.generation);
+    pub fn follows(&self, held: Option<&Self>) -> Result<(), StaleGeneration> {
+        self.validate()?;
+        let Some(held) = held else { return Ok(()) };
+        let (have, offered) = (held.generation, self.generation);
         if offered < have {
             return Err(StaleGeneration::Older { have, offered });
         }
-        if offered == have && newer.digest != self.digest {
+        if offered == have && self.digest != held.digest {
             return Err(StaleGeneration::SameNumberOtherDigest { have });
         }
         Ok(())
@@ -360,7 +361,7 @@ mod tests {
             ("odd rows", odd, Err(StaleGeneration::Rows { rows: 1000 })),
         ];
         for (name, offered, expected) in table {
-            assert_eq!(have.accepts(&offered), expected, "{name}");
+            assert_eq!(offered.follows(Some(&have)), expected, "{name}");
         }
     }
 
@@ -369,7 +370,7 @@ mod tests {
         let mut newer = generation(1, &[1]);
         newer.generation.fence = 2;
         newer.digest = newer.computed_digest();
-        assert_eq!(generation(900, &[1]).accepts(&newer), Ok(()));
+        assert_eq!(newer.follows(Some(&generation(900, &[1]))), Ok(()));
     }
 
     /// The digest is compared between processes of different builds, so its value is pinned.

@@ -135,10 +135,7 @@ impl Tables {
         // One at a time: a table takes milliseconds to make, and the threads do not wait for it.
         let mut calls = self.calls.lock();
         let old = self.current();
-        match &old.membership {
-            Some(have) => have.accepts(&membership)?,
-            None => membership.validate()?,
-        }
+        membership.follows(old.membership.as_ref())?;
         if old.membership.as_ref().is_some_and(|have| have.generation == membership.generation) {
             return Ok(());
         }

@@ -40,10 +40,7 @@ impl NodeHandle for Balancer {
 
     fn put_membership(&self, membership: Membership) -> Result<(), StaleGeneration> {
         let mut have = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*have {
-            Some(have) => have.accepts(&membership)?,
-            None => membership.validate()?,
-        }
+        membership.follows(have.as_ref())?;
         *have = Some(membership);
         Ok(())
     }

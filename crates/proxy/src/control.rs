@@ -35,10 +35,7 @@ impl Control {
     /// It is older than the one in use, empty or altered; the one in use stays.
     pub(crate) fn put_membership(&self, membership: Membership) -> Result<(), StaleGeneration> {
         let mut held = self.membership.lock().unwrap_or_else(PoisonError::into_inner);
-        match held.as_deref() {
-            Some(current) => current.accepts(&membership)?,
-            None => membership.validate()?,
-        }
+        membership.follows(held.as_deref())?;
         *held = Some(Arc::new(membership));
         drop(held);
         self.version.fetch_add(1, Ordering::Release);

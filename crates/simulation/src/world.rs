@@ -374,14 +374,11 @@ impl World {
             return false;
         }
         let Some(node) = self.nodes.get_mut(&to) else { return false };
-        let accepts = match &node.membership {
-            Some(have) => have.accepts(membership),
-            None => membership.validate(),
-        };
-        if accepts.is_ok() {
+        let is_taken = membership.follows(node.membership.as_ref()).is_ok();
+        if is_taken {
             node.membership = Some(membership.clone());
         }
-        accepts.is_ok()
+        is_taken
     }
 
     pub(crate) fn drain(&mut self, instance: InstanceId, on: bool) -> bool {

@@ -167,10 +167,7 @@ impl NodeAccess for FakeNodes {
         let fence = membership.generation.fence;
         self.with(control, |_, node| {
             node.obey(control, fence)?;
-            let taken = match &node.membership {
-                Some(have) => have.accepts(membership),
-                None => membership.validate(),
-            };
+            let taken = membership.follows(node.membership.as_ref());
             taken.map_err(|why| ClientError::Refused {
                 address: control,
                 status: 409,

@@ -187,11 +187,9 @@ impl World {
                 assert!(!membership.proxies.is_empty(), "never an empty table");
                 for instance in to {
                     let Some(node) = self.nodes.get_mut(&instance) else { continue };
-                    if !node.is_dead && !node.is_silent {
-                        let have = node.membership.as_ref();
-                        if have.is_none_or(|have| have.accepts(&membership).is_ok()) {
-                            node.membership = Some(membership.clone());
-                        }
+                    let hears = !node.is_dead && !node.is_silent;
+                    if hears && membership.follows(node.membership.as_ref()).is_ok() {
+                        node.membership = Some(membership.clone());
                     }
                 }
             }
