@@ -1,7 +1,7 @@
 //! A change of owners, seen from a proxy (protocol rules 19 and 20): what matches nothing here goes
 //! on to the next stop of its way, and every transaction keeps the stamp of its balancer.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -78,7 +78,7 @@ const PASSED_ON_MAX: usize = 20_000;
 /// repetition comes by an older one, and would begin the call a second time.
 #[derive(Debug, Default)]
 pub(crate) struct PassedOn {
-    stops: HashMap<ServerKey, (SocketAddr, GenerationNumber)>,
+    stops: KeyedMap<ServerKey, (SocketAddr, GenerationNumber)>,
     /// Until when each is remembered.
     order: VecDeque<(Instant, ServerKey)>,
 }
