@@ -1,5 +1,6 @@
 //! The way of a request past earlier owners of its call, and the stamp of the balancer that sent it
-//! (protocol rules 19 and 20); likewise of a response whose proxy is dead (rule 21). This is a wire format between members.
+//! (protocol rules 19 and 20); likewise of a response whose proxy is dead (rule 21). This is a wire
+//! format between members.
 //!
 //! `X-SipCloud-Way: KEY GENERATION STOPS MAC`, where STOPS is `-` for a request that has but one
 //! stop, otherwise `FIRST,…,PRESENT/BACK,…`: the earlier owners and the present one, then those to

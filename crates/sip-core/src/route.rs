@@ -92,8 +92,7 @@ pub enum Party {
 #[derive(Clone, Copy, Debug)]
 pub struct RouteLeft<'a> {
     /// Its URI.
-    pub uri: &'a [u8],
-    parsed: Uri<'a>,
+    pub uri: Uri<'a>,
     /// The value as it came: a name-addr with its parameters.
     pub text: &'a [u8],
     /// Whether it is a loose router (`lr`).
@@ -195,8 +194,7 @@ fn read_routes<'a>(request: &Message<'a>) -> Result<Vec<RouteLeft<'a>>, Reject> 
         let Ok(value) = value else { return Err(unreadable) };
         let Ok(uri) = value.address.uri() else { return Err(unreadable) };
         routes.push(RouteLeft {
-            uri: value.address.uri_bytes(),
-            parsed: uri,
+            uri,
             text: value.value.text,
             is_loose: uri.param(b"lr").is_some(),
         });
@@ -205,7 +203,7 @@ fn read_routes<'a>(request: &Message<'a>) -> Result<Vec<RouteLeft<'a>>, Reject> 
 }
 
 fn is_path_token(route: &RouteLeft<'_>, ring: &KeyRing) -> bool {
-    route.parsed.user().is_some_and(|user| read_path(ring, user).is_some())
+    route.uri.user().is_some_and(|user| read_path(ring, user).is_some())
 }
 
 /// A strict router before us has put our Record-Route into the Request-URI and the Request-URI at
@@ -219,7 +217,7 @@ fn undo_strict_routing<'a>(
     if token.is_some()
         && let Some(last) = routes.pop()
     {
-        return (last.parsed, token);
+        return (last.uri, token);
     }
     (received, token)
 }
@@ -269,7 +267,7 @@ fn pop_our_values<'a>(
 ) -> Option<DialogToken> {
     let mut popped = 0;
     for route in routes.iter() {
-        let found = route.parsed.user().and_then(|user| tokens.read(user));
+        let found = route.uri.user().and_then(|user| tokens.read(user));
         let is_ours = match &found {
             Some(_) => token.is_none() || token == found,
             None => names_tier(route, tokens.ring, names),
@@ -287,7 +285,7 @@ fn pop_our_values<'a>(
 /// A value that leads here without a token that holds. A Path token does so too, but is no
 /// client's to use: it stays and is refused.
 fn names_tier(route: &RouteLeft<'_>, ring: &KeyRing, names: &LocalNames) -> bool {
-    names.is_tier(&route.parsed) && !is_path_token(route, ring)
+    names.is_tier(&route.uri) && !is_path_token(route, ring)
 }
 
 fn dialog_of(request: &Message<'_>, token: Option<DialogToken>) -> Option<InDialog> {

@@ -92,7 +92,7 @@ impl Target {
     /// request, else the Request-URI.
     pub fn next_hop<'t>(&'t self, routed: &'t Routed<'_>) -> &'t [u8] {
         let pushed = self.routes.first().map(|text| uri_of(text));
-        let left = || routed.next_route().map(|route| route.uri);
+        let left = || routed.next_route().map(|route| route.uri.bytes());
         pushed.or_else(left).unwrap_or(&self.request_uri)
     }
 

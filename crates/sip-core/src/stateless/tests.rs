@@ -322,7 +322,6 @@ fn a_long_message_goes_to_the_member_by_tcp() {
 }
 
 impl Fixture {
-    /// The Via that we put on a request of `source`.
     /// The Via line of the balancer on what the proxy that wrote `via` sends to a client.
     fn via_towards_clients(&self, via: &str) -> String {
         let route = self.path(&client(), "127.0.10.1:5060");
@@ -330,6 +329,7 @@ impl Fixture {
         line(&self.handle(&text, &udp(0, "127.0.20.1:5060")).1, "Via:").to_owned()
     }
 
+    /// The Via that we put on a request of `source`.
     fn via_towards_proxies(&self, source: &Flow) -> String {
         line(&self.handle(&request("INVITE", CLIENT_VIA), source).1, "Via:").to_owned()
     }
