@@ -1,6 +1,6 @@
 //! What goes wrong, or is done by people, and when.
 
-use fleet::{InstanceId, Tier};
+use fleet::{InstanceId, Tier, WEIGHT_MAX};
 use serde::Deserialize;
 
 /// Something that happens at a moment, or lasts for a while.
@@ -120,7 +120,9 @@ impl Event {
             F::Overloaded | F::BootTime if self.value.is_none_or(|value| value < 0) => {
                 Err("`value` is a number from 0")
             }
-            F::Weight if self.value.is_none_or(|value| !(1..=1_000).contains(&value)) => {
+            F::Weight
+                if self.value.is_none_or(|value| !(1..=WEIGHT_MAX.into()).contains(&value)) =>
+            {
                 Err("`value` is a weight from 1 to 1,000 percent")
             }
             F::ClockJumps if self.value.is_none() => Err("`value` is a number of seconds"),
