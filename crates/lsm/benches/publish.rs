@@ -7,10 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use fleet::{
-    GenerationNumber, Incarnation, InstanceId, Member, Members, Membership, StaleGeneration,
-    WEIGHT_NORMAL,
-};
+use fleet::{GenerationNumber, Incarnation, InstanceId, Members, Membership, StaleGeneration};
 use lsm::{HttpNodes, NodeAccess as _};
 use node_api::wire::{NodeStatus, Origin, Secret, SipAddresses};
 use node_api::{NodeHandle, Server, serve};
@@ -53,14 +50,7 @@ impl NodeHandle for Balancer {
 }
 
 fn generation(counter: u64, proxies: u16) -> Membership {
-    let member = |slot| Member {
-        instance: InstanceId::proxy(slot),
-        worker: 0,
-        incarnation: Incarnation(1),
-        address: SocketAddr::from(([192, 0, 2, 1], 5060)),
-        weight: WEIGHT_NORMAL,
-    };
-    let members = Members { proxies: (1..=proxies).map(member).collect(), ..Members::default() };
+    let members = Members { proxies: testkit::proxies(proxies), ..Members::default() };
     Membership::new(GenerationNumber { fence: 1, counter }, fleet::ROWS_DEFAULT, members)
 }
 

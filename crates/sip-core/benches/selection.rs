@@ -3,27 +3,16 @@
 
 use std::hint::black_box;
 use std::mem::size_of;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use fleet::{Incarnation, InstanceId, Member, ROWS_DEFAULT, WEIGHT_NORMAL};
+use fleet::ROWS_DEFAULT;
 use sip_core::selection::Selection;
+use testkit::proxies;
 
 const KEY: [u8; 16] = *b"a key of a fleet";
 const MEMBERS: [u16; 4] = [1, 10, 100, 1_000];
 const CALLS: usize = 1_000_000;
 const ROUNDS: usize = 5;
-
-fn members(count: u16) -> Vec<Member> {
-    let member = |slot| Member {
-        instance: InstanceId::proxy(slot),
-        worker: 0,
-        incarnation: Incarnation(1),
-        address: SocketAddr::from(([192, 0, 2, 1], 5060)),
-        weight: WEIGHT_NORMAL,
-    };
-    (1..=count).map(member).collect()
-}
 
 #[expect(clippy::disallowed_methods, reason = "a bench measures time")]
 fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
@@ -63,9 +52,9 @@ fn main() {
     println!("| members | a choice | max/mean of 10⁶ calls | made anew | one member more |");
     println!("|---|---|---|---|---|");
     for count in MEMBERS {
-        let (mut selection, anew) = timed(|| Selection::new(ROWS_DEFAULT, KEY, &members(count)));
+        let (mut selection, anew) = timed(|| Selection::new(ROWS_DEFAULT, KEY, &proxies(count)));
         let (choice, uneven) = (choice_ns(&selection, &call_ids), imbalance(&selection, &call_ids));
-        let ((), more) = timed(|| selection.update(&members(count + 1)));
+        let ((), more) = timed(|| selection.update(&proxies(count + 1)));
         println!(
             "| {count} | {choice:.0} ns | {uneven:.3} | {:.1} ms | {:.1} ms |",
             anew.as_secs_f64() * 1_000.0,
