@@ -7,6 +7,7 @@ pub(crate) mod database;
 pub(crate) mod element;
 pub(crate) mod interrupt;
 pub(crate) mod kamailio;
+mod kamailio_settings;
 mod page;
 pub(crate) mod process;
 pub(crate) mod search;

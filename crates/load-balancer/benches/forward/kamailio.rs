@@ -1,12 +1,12 @@
-//! Kamailio as a stateless balancer, at its best: one UDP worker per socket and core, no TCP, no logs,
-//! the dispatcher's hash of the Call-ID (its algorithm 0), nothing else but Max-Forwards.
+//! Kamailio as a stateless balancer, at its best: the dispatcher's hash of the Call-ID (its algorithm 0),
+//! nothing else but Max-Forwards.
 
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use crate::forwarder::{END_PATIENCE, Place, ends_in_time};
-use crate::{FORWARDER, PROXY, usage};
+use crate::{FORWARDER, PROXY, kamailio_settings, usage};
 
 /// What it says of itself; `None` if it is not installed.
 pub(crate) fn version() -> Option<String> {
@@ -30,18 +30,8 @@ impl Kamailio {
         let list = folder.join("dispatcher.list");
         fs::write(&list, format!("1 sip:{PROXY}\n")).expect("written");
         let list = list.display();
-        let text = format!(
-            r#"#!KAMAILIO
-debug=-3
-log_stderror=yes
-fork=yes
-children={workers}
-disable_tcp=yes
-auto_aliases=no
-dns=off
-rev_dns=off
-listen=udp:{FORWARDER}
-loadmodule "sl.so"
+        let routes = format!(
+            r#"loadmodule "sl.so"
 loadmodule "maxfwd.so"
 loadmodule "dispatcher.so"
 modparam("dispatcher", "list_file", "{list}")
@@ -58,6 +48,7 @@ request_route {{
 }}
 "#
         );
+        let text = kamailio_settings::common(workers, FORWARDER) + &routes;
         fs::write(&configuration, text).expect("written");
         let child = place
             .command("kamailio")

@@ -17,6 +17,8 @@ mod capacity;
 mod cost;
 mod forwarder;
 mod kamailio;
+#[path = "../../../xtask/src/rig/kamailio_settings.rs"]
+mod kamailio_settings;
 mod peers;
 #[path = "../../../xtask/src/rig/search.rs"]
 mod search;

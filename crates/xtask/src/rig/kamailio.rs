@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::calls::{CALLEE, DOMAIN, PASSWORD};
 use super::element::Element;
+use super::kamailio_settings;
 use super::process::{self, Place, Running};
 
 const ADDRESS: &str = "127.63.20.1:5060";
@@ -73,22 +74,12 @@ impl Element for Kamailio {
 
 /// Digest for INVITE and BYE, passwords in a hash table, bindings in memory.
 fn text(workers: u16) -> String {
-    settings(workers) + &routes()
+    kamailio_settings::common(workers.into(), ADDRESS) + &modules() + &routes()
 }
 
-fn settings(workers: u16) -> String {
+fn modules() -> String {
     format!(
-        r#"#!KAMAILIO
-debug=-3
-log_stderror=yes
-fork=yes
-children={workers}
-disable_tcp=yes
-auto_aliases=no
-dns=off
-rev_dns=off
-listen=udp:{ADDRESS}
-alias="{DOMAIN}"
+        r#"alias="{DOMAIN}"
 loadmodule "sl.so"
 loadmodule "tm.so"
 loadmodule "tmx.so"
