@@ -77,8 +77,11 @@ pub(crate) struct Head {
     pub(crate) body: Span,
     /// The first two values: the nearest hop, and the one that it stands for.
     pub(crate) vias: [Option<KnownVia>; 2],
-    /// There are no others, and both could be read.
-    pub(crate) are_vias_known: bool,
+    /// Every value could be read.
+    pub(crate) are_vias_read: bool,
+    pub(crate) has_more_vias: bool,
+    /// The first Route of a request.
+    pub(crate) top_route: Option<KnownRoute>,
     pub(crate) from: Option<NameAddrParts>,
     pub(crate) to: Option<NameAddrParts>,
     pub(crate) call_id: Span,
@@ -106,6 +109,23 @@ impl KnownVia {
     }
 }
 
+/// The first Route value and how it stands in its line.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KnownRoute {
+    pub(crate) parts: NameAddrParts,
+    pub(crate) line: Span,
+    pub(crate) following: Option<u32>,
+}
+
+impl KnownRoute {
+    fn view<'a>(&self, bytes: &'a [u8]) -> RouteValue<'a> {
+        let span = self.parts.value;
+        let text = span.slice(bytes);
+        let value = Value::in_line(text, span, self.line, (None, self.following));
+        RouteValue { address: NameAddr::from_parts(bytes, self.parts), value }
+    }
+}
+
 impl Head {
     pub(crate) const EMPTY: Self = Self {
         start: Start::Request { method: Span::new(0, 0), uri: Span::new(0, 0) },
@@ -113,7 +133,9 @@ impl Head {
         headers_end: 0,
         body: Span::new(0, 0),
         vias: [None; 2],
-        are_vias_known: false,
+        are_vias_read: false,
+        has_more_vias: false,
+        top_route: None,
         from: None,
         to: None,
         call_id: Span::new(0, 0),
@@ -315,10 +337,13 @@ impl<'a> Message<'a> {
     /// The first two are known from parsing; any other is read anew.
     pub fn vias(&self) -> impl Iterator<Item = Result<Via<'a>, HeaderError>> + Clone + use<'a> {
         let bytes = self.bytes;
-        let known = self.head.are_vias_known.then_some(self.head.vias);
-        let read = known.is_none().then(|| self.values(HeaderName::VIA));
+        let known = self.head.are_vias_read.then_some(self.head.vias);
+        let is_rest_unread = known.is_none() || self.head.has_more_vias;
+        let rest = is_rest_unread.then(|| self.values(HeaderName::VIA));
+        let passed = known.map_or(0, |known| known.len());
         let known = known.into_iter().flatten().flatten().map(move |via| Ok(via.view(bytes)));
-        known.chain(read.into_iter().flatten().map(move |value| Via::parse(bytes, value)))
+        let rest = rest.into_iter().flatten().skip(passed);
+        known.chain(rest.map(move |value| Via::parse(bytes, value)))
     }
 
     /// The nearest hop.
@@ -405,6 +430,14 @@ impl<'a> Message<'a> {
         &self,
     ) -> impl Iterator<Item = Result<RouteValue<'a>, HeaderError>> + Clone + use<'a> {
         self.route_values(HeaderName::ROUTE)
+    }
+
+    /// The next Route value. Not read anew, unlike those of [`routes`](Self::routes).
+    pub fn top_route(&self) -> Option<Result<RouteValue<'a>, HeaderError>> {
+        match &self.head.top_route {
+            Some(top) => Some(Ok(top.view(self.bytes))),
+            None => self.routes().next(),
+        }
     }
 
     /// The Record-Route values, the nearest first.

@@ -7,7 +7,7 @@ use crate::header::name_addr::NameAddrParts;
 use crate::header::via::ViaParts;
 use crate::header::{call_id, content_length, cseq, expires, from_to, max_forwards::MaxForwards};
 use crate::limits::{HEADER_SECTION_BYTES_MAX, MESSAGE_BYTES_MAX};
-use crate::message::{Head, Index, KnownVia, Message, Slot, Start};
+use crate::message::{Head, Index, KnownRoute, KnownVia, Message, Slot, Start};
 use crate::method::Method;
 use crate::span::Span;
 use crate::start_line;
@@ -109,7 +109,8 @@ pub(crate) fn line_end(bytes: &[u8], at: usize) -> Option<LineEnd> {
 
 /// The name before the colon, and where the colon is. Space and tab may stand between them.
 pub(crate) fn field_name(line: &[u8]) -> Option<(&[u8], usize)> {
-    let colon = memchr::memchr(b':', line)?;
+    // Names are short: a search of long texts would cost more to begin.
+    let colon = line.iter().position(|byte| *byte == b':')?;
     let mut name = line.get(..colon)?;
     while let [rest @ .., b' ' | b'\t'] = name {
         name = rest;
@@ -253,7 +254,8 @@ impl<'a> Parser<'a> {
             self.seen |= slot.name.bit();
         }
         let head = &mut self.index.head;
-        head.are_vias_known = are_vias_read && self.vias <= head.vias.len();
+        head.are_vias_read = are_vias_read;
+        head.has_more_vias = self.vias > head.vias.len();
         let missing = REQUIRED.into_iter().find(|name| self.seen & name.bit() == 0);
         if let Some(name) = missing {
             self.blame(ParseError::Missing { name });
@@ -352,13 +354,21 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn check_addresses(&self, slot: &Slot) -> Result<(), ParseError> {
+    fn check_addresses(&mut self, slot: &Slot) -> Result<(), ParseError> {
         let mut cursor = Cursor::new(self.bytes, slot.value());
+        let is_first = self.seen & slot.name.bit() == 0;
+        let mut is_top_route = slot.name == HeaderName::ROUTE && is_first;
         loop {
-            if let Err(at) = NameAddrParts::read(self.bytes, &mut cursor) {
-                return Err(ParseError::Field { name: slot.name, at });
+            let parts = NameAddrParts::read(self.bytes, &mut cursor)
+                .map_err(|at| ParseError::Field { name: slot.name, at })?;
+            let has_more = cursor.eat(b',');
+            cursor.skip_lws();
+            if std::mem::take(&mut is_top_route) {
+                let following = has_more.then(|| cursor.at() as u32);
+                let line = slot.line();
+                self.index.head.top_route = Some(KnownRoute { parts, line, following });
             }
-            if !cursor.eat(b',') {
+            if !has_more {
                 return Ok(());
             }
         }

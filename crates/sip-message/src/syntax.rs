@@ -173,6 +173,13 @@ impl<'a> Cursor<'a> {
         Span::of(start, self.at)
     }
 
+    /// The octets of a URI from here on; may be none.
+    pub(crate) fn uri(&mut self) -> Span {
+        let start = self.at;
+        self.at += uri_prefix(self.rest());
+        Span::of(start, self.at)
+    }
+
     /// The octets of an unquoted parameter value from here on; may be none.
     pub(crate) fn value(&mut self) -> Span {
         let start = self.at;

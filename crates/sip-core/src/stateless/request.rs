@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use sip_message::{
-    Edits, HeaderName, MaxForwards, Message, Method, StatusCode, Transport, Via, parse_ip,
+    Edits, HeaderName, MaxForwards, Message, Method, Span, StatusCode, Transport, Via, parse_ip,
 };
 
 use super::{
@@ -124,7 +124,7 @@ fn from_member(
     if message.max_forwards().is_some_and(|left| left.hops() == 0) {
         return reply(message, StatusCode::TOO_MANY_HOPS, ReplyReason::TooManyHops);
     }
-    let Some((path, balancer)) = top_path(view, message) else {
+    let Some((path, balancer, route)) = top_path(view, message) else {
         return reply(message, StatusCode::FORBIDDEN, ReplyReason::NoPath);
     };
     let is_ours = view.me.is_me(balancer);
@@ -148,9 +148,7 @@ fn from_member(
         return Verdict::Drop(DropReason::UnusableAddress);
     }
     // The Route alone: further ones, and the Request-URI, do not steer us.
-    if let Some(Ok(route)) = message.routes().next() {
-        edits.remove(route.value.removal_span());
-    }
+    edits.remove(route);
     edit_max_forwards(message, edits);
     let via = BalancerVia {
         transport: path.transport,
@@ -186,13 +184,15 @@ fn is_for_own_answer(view: &BalancerView<'_>, message: &Message<'_>) -> bool {
     message.to_tag().is_some_and(|tag| is_our_to_tag(view.ring, tag, &answered))
 }
 
-/// The flow of the topmost Route, if that is a Path token of the tier, and the balancer that it names.
-fn top_path(view: &BalancerView<'_>, message: &Message<'_>) -> Option<(Flow, SocketAddr)> {
-    let route = message.routes().next()?.ok()?;
+/// The flow of the topmost Route, if that is a Path token of the tier, the balancer that it names, and
+/// what to remove of the message to take it away.
+fn top_path(view: &BalancerView<'_>, message: &Message<'_>) -> Option<(Flow, SocketAddr, Span)> {
+    let route = message.top_route()?.ok()?;
     let uri = route.uri().ok()?;
     let flow = read_path(view.ring, uri.user()?)?;
     let ip = parse_ip(uri.host())?;
-    Some((flow, (ip, uri.port().unwrap_or(5060)).into()))
+    let balancer = (ip, uri.port().unwrap_or(5060)).into();
+    Some((flow, balancer, route.value.removal_span()))
 }
 
 fn branch_of<'a>(

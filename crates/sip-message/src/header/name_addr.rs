@@ -57,11 +57,13 @@ impl NameAddrParts {
             }
         }
         if cursor.eat(b'<') {
-            let at = cursor.at();
-            let length = memchr::memchr(b'>', cursor.rest()).ok_or(at)?;
-            parts.uri = Span::of(at, at + length);
-            check_spec(message, parts.uri)?;
-            cursor.jump(at + length + 1);
+            parts.uri = cursor.uri();
+            if cursor.peek() != Some(b'>') {
+                cursor.jump(parts.uri.start as usize);
+                return Err(angle_fault(message, cursor));
+            }
+            check_scheme(message, parts.uri)?;
+            cursor.bump();
         }
         parts.params_start = cursor.at() as u32;
         parts.value = Span::of(start, cursor.at());
@@ -80,18 +82,29 @@ impl NameAddrParts {
     }
 }
 
+/// Where the text behind an angle bracket is no URI, or where it begins if it never ends.
+fn angle_fault(message: &[u8], cursor: &Cursor<'_>) -> usize {
+    let at = cursor.at();
+    let end = memchr::memchr(b'>', cursor.rest()).map(|length| at + length);
+    end.and_then(|end| check_spec(message, Span::of(at, end)).err()).unwrap_or(at)
+}
+
 /// A scheme, a colon, and no octet that a URI may not hold. The rest is understood on demand.
 fn check_spec(message: &[u8], span: Span) -> Result<(), usize> {
+    check_scheme(message, span)?;
     let text = span.slice(message);
-    let is_scheme = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
-    let scheme = text.iter().position(|byte| !is_scheme(byte)).unwrap_or(text.len());
-    if scheme == 0 || text.get(scheme) != Some(&b':') || text.len() <= scheme + 1 {
-        return Err(span.start as usize);
-    }
     match uri_prefix(text) {
         clean if clean == text.len() => Ok(()),
         clean => Err(span.start as usize + clean),
     }
+}
+
+fn check_scheme(message: &[u8], span: Span) -> Result<(), usize> {
+    let text = span.slice(message);
+    let is_scheme = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
+    let scheme = text.iter().position(|byte| !is_scheme(byte)).unwrap_or(text.len());
+    let is_spec = scheme > 0 && text.get(scheme) == Some(&b':') && text.len() > scheme + 1;
+    if is_spec { Ok(()) } else { Err(span.start as usize) }
 }
 
 /// A URI with the name shown for it and the parameters around it.

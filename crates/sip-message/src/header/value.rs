@@ -102,21 +102,23 @@ impl<'a> Line<'a> {
 
 /// Up to the comma that ends a value: not one inside quotes or angle brackets.
 fn skip_value(cursor: &mut Cursor<'_>) {
-    while let Some(byte) = cursor.peek() {
-        match byte {
-            b',' => return,
-            b'"' => {
+    loop {
+        let rest = cursor.rest();
+        let length = memchr::memchr3(b',', b'"', b'<', rest).unwrap_or(rest.len());
+        cursor.jump(cursor.at() + length);
+        match cursor.peek() {
+            None | Some(b',') => return,
+            Some(b'"') => {
                 let mut ahead = *cursor;
                 match ahead.quoted() {
                     Some(_) => *cursor = ahead,
                     None => cursor.bump(),
                 }
             }
-            b'<' => {
+            Some(_) => {
                 let length = memchr::memchr(b'>', cursor.rest()).unwrap_or(0);
                 cursor.jump(cursor.at() + length + 1);
             }
-            _ => cursor.bump(),
         }
     }
 }
@@ -211,6 +213,30 @@ mod tests {
                 edits.remove_first(message, HeaderName::ROUTE, count);
             });
             assert_eq!(left, wanted, "{count}");
+        }
+    }
+
+    /// Goal: what parsing remembers is what the list says. Method: the ways to write Vias and a first
+    /// Route, read from the fields alone.
+    #[test]
+    fn remembered_values_are_those_of_the_list() {
+        for lines in [
+            "",
+            "Via: SIP/2.0/UDP b;x=1;branch=z9hG4bK2\r\nRoute: <sip:a;lr>;x=\"<,\"\r\n",
+            "Via: SIP/2.0/UDP b\r\nVia: SIP/2.0/UDP c\r\nRoute: <sip:a>\r\nRoute: <sip:b>\r\n",
+            "v: SIP/2.0/UDP b , SIP/2.0/UDP c\r\nRoute: \"a,b\" <sip:a,c> , <sip:b>\r\n",
+            "v: SIP/2.0/UDP b;p;q;r = 1 ;s;t;sc-b=\"x;y\";u\r\nRoute: sip:a;lr\r\n",
+        ] {
+            with(lines, |message| {
+                let told: Vec<_> = message.vias().map(|via| via.unwrap().value).collect();
+                let listed: Vec<_> = message.values(HeaderName::VIA).collect();
+                assert_eq!(told, listed, "{lines}");
+                let told = message.top_route().map(|route| route.unwrap());
+                let listed = message.routes().next().map(|route| route.unwrap());
+                assert_eq!(told.map(|it| it.value), listed.map(|it| it.value), "{lines}");
+                let uri = |route: crate::RouteValue<'_>| route.address.uri_span();
+                assert_eq!(told.map(uri), listed.map(uri), "{lines}");
+            });
         }
     }
 

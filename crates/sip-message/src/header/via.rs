@@ -11,7 +11,7 @@
 
 use std::net::IpAddr;
 
-use super::param::{self, Param, Params};
+use super::param::{self, KnownParams, Param, Params};
 use super::value::Value;
 use crate::error::HeaderError;
 use crate::header::HeaderName;
@@ -46,6 +46,7 @@ pub(crate) struct ViaParts {
     branch: Option<Span>,
     received: Option<Span>,
     rport: Rport,
+    params: KnownParams,
     /// The first octet that the grammar does not allow, if the hop can be read all the same.
     pub(crate) flaw: Option<u32>,
 }
@@ -78,6 +79,7 @@ impl ViaParts {
     fn read_params(&mut self, message: &[u8], cursor: &mut Cursor<'_>) -> Result<(), usize> {
         while let Some(raw) = param::next(cursor)? {
             self.value.end = raw.span.end;
+            self.params.push(&raw);
             match raw.name.slice(message) {
                 name if name.len() == 6 && name.eq_ignore_ascii_case(b"branch") => {
                     self.branch = self.branch.or(raw.value);
@@ -225,7 +227,8 @@ impl<'a> Via<'a> {
 
     /// Every parameter in order.
     pub fn params(&self) -> Params<'a> {
-        Params::new(self.message, Span::new(self.parts.sent_by_end, self.parts.value.end))
+        let span = Span::new(self.parts.sent_by_end, self.parts.value.end);
+        Params::with(self.message, span, self.parts.params)
     }
 
     /// One parameter with its place.
@@ -283,6 +286,24 @@ mod tests {
         via("SIP/2.0/PIGEON roof", |via| {
             assert_eq!((via.transport_kind(), via.branch(), via.end()), (None, None, 19));
         });
+    }
+
+    /// Goal: parameters that were remembered are those that stand there. Method: fewer, as many and more
+    /// than are remembered, and read from the text alone.
+    #[test]
+    fn remembered_parameters_are_those_of_the_text() {
+        for text in [
+            "SIP/2.0/UDP a",
+            "SIP/2.0/UDP a:1;rport",
+            "SIP/2.0/UDP a ; branch = z9hG4bKa;x;q=\"a;b\" ;sc-b=1",
+            "SIP/2.0/UDP a;a;b=2;c;d=4;e;f=\"6\";g",
+        ] {
+            via(text, |via| {
+                let span = Span::new(via.parts.sent_by_end, via.parts.value.end);
+                let unread: Vec<_> = Params::new(text.as_bytes(), span).collect();
+                assert_eq!(via.params().collect::<Vec<_>>(), unread, "{text}");
+            });
+        }
     }
 
     #[test]
