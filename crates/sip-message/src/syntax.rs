@@ -6,6 +6,8 @@ const TOKEN: u8 = 1;
 const HOST: u8 = 2;
 const LWS: u8 = 4;
 const UNRESERVED: u8 = 8;
+const URI: u8 = 16;
+const VALUE: u8 = 32;
 
 /// What each octet may be part of.
 static CLASSES: [u8; 256] = classes();
@@ -27,6 +29,15 @@ const fn classes() -> [u8; 256] {
         }
         if matches!(byte, b'-' | b'_' | b'.' | b'!' | b'~' | b'*' | b'\'' | b'(' | b')') {
             class |= UNRESERVED;
+        }
+        if byte > b' ' && byte != 0x7f {
+            // Octets beyond ASCII are not URI characters, yet they do no harm: carried through.
+            if !matches!(byte, b'<' | b'>' | b'"') {
+                class |= URI;
+            }
+            if !matches!(byte, b'<' | b'>' | b'"' | b';' | b',') {
+                class |= VALUE;
+            }
         }
         if matches!(byte, b' ' | b'\t' | b'\r' | b'\n') {
             class |= LWS;
@@ -50,29 +61,20 @@ pub(crate) fn is_host(byte: u8) -> bool {
     has(byte, HOST)
 }
 
-/// What a URI may hold. Octets beyond ASCII are not URI characters, yet they do no harm: carried
-/// through. Without branches, as [`prefix`] wants it.
-fn is_uri(byte: u8) -> bool {
-    (byte > b' ') & (byte != 0x7f) & (byte != b'<') & (byte != b'>') & (byte != b'"')
-}
-
-/// What an unquoted parameter value may hold: liberal, so that IPv6 addresses pass.
-fn is_value(byte: u8) -> bool {
-    is_uri(byte) & (byte != b';') & (byte != b',')
-}
-
 /// The length of what a URI may hold, at the front.
 pub(crate) fn uri_prefix(text: &[u8]) -> usize {
-    prefix(text, is_uri)
+    prefix(text, URI)
 }
 
-/// The length of what `class` allows at the front: many octets are looked at together.
-fn prefix(text: &[u8], class: impl Fn(u8) -> bool) -> usize {
-    const TOGETHER: usize = 16;
-    let is_clean = |chunk: &&[u8]| chunk.iter().fold(true, |clean, byte| clean & class(*byte));
+/// The length of octets of one class at the front: eight are looked at together, the last ones alone.
+fn prefix(text: &[u8], class: u8) -> usize {
+    const TOGETHER: usize = 8;
+    let is_clean = |chunk: &&[u8]| {
+        chunk.iter().fold(class, |all, byte| all & CLASSES[usize::from(*byte)]) != 0
+    };
     let clean = TOGETHER * text.chunks_exact(TOGETHER).take_while(is_clean).count();
     let rest = text.get(clean..).unwrap_or_default();
-    clean + rest.iter().position(|byte| !class(*byte)).unwrap_or(rest.len())
+    clean + rest.iter().position(|byte| !has(*byte, class)).unwrap_or(rest.len())
 }
 
 /// White space, line ends included: inside a field value these can only be a fold.
@@ -180,10 +182,11 @@ impl<'a> Cursor<'a> {
         Span::of(start, self.at)
     }
 
-    /// The octets of an unquoted parameter value from here on; may be none.
+    /// The octets of an unquoted parameter value from here on; may be none. Liberal, so that IPv6
+    /// addresses pass.
     pub(crate) fn value(&mut self) -> Span {
         let start = self.at;
-        self.at += prefix(self.rest(), is_value);
+        self.at += prefix(self.rest(), VALUE);
         Span::of(start, self.at)
     }
 
