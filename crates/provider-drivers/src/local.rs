@@ -154,6 +154,7 @@ impl LocalCompute {
             token: request.token.clone(),
             created_at_ms,
             process: None,
+            is_ending: false,
         };
         folder.write_record(&record)?;
         let log = folder.open_log(self.options.log_bytes_max)?;
@@ -204,6 +205,9 @@ impl LocalCompute {
 
     fn describe(&self, instance: InstanceId, folder: &MachineFolder) -> Option<Machine> {
         let record = folder.record();
+        if folder.is_ended(record.as_ref()) {
+            return None;
+        }
         let is_running = folder.process(record.as_ref()).is_some();
         Some(Machine {
             id: machine_id(instance, record.as_ref()),
@@ -233,6 +237,9 @@ impl ComputeProvider for LocalCompute {
         let folder = MachineFolder::new(&self.instances, instance);
         let record = folder.record();
         match &record {
+            ended if folder.is_ended(ended.as_ref()) => {
+                folder.remove(&self.logs).map_err(unavailable)?;
+            }
             Some(record) if record.token == request.token => {
                 return Ok(machine_id(instance, Some(record)));
             }
@@ -274,6 +281,10 @@ impl ComputeProvider for LocalCompute {
             return Ok(());
         }
         if let Some(process) = folder.process(record.as_ref()) {
+            if let Some(record) = record {
+                let ending = MachineRecord { is_ending: true, ..record };
+                folder.write_record(&ending).map_err(unavailable)?;
+            }
             self.stop(&process).await?;
         }
         self.reap();

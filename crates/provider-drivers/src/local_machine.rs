@@ -26,6 +26,9 @@ pub(crate) struct MachineRecord {
     pub created_at_ms: u64,
     /// `None` while the process is being started.
     pub process: Option<ProcessIdentity>,
+    /// Somebody has begun to end it: once its process is gone, so is the machine.
+    #[serde(default)]
+    pub is_ending: bool,
 }
 
 /// `DATA/instances/NAME`.
@@ -80,6 +83,11 @@ impl MachineFolder {
             Some(process) => process.is_alive().then_some(process),
             None => process::working_in(&self.path).into_iter().next(),
         }
+    }
+
+    /// Whether the machine was ended, and whoever did it has died before the folder was removed.
+    pub(crate) fn is_ended(&self, record: Option<&MachineRecord>) -> bool {
+        record.is_some_and(|record| record.is_ending) && self.process(record).is_none()
     }
 
     /// The log, opened to append; one that is too long is set aside first.

@@ -116,6 +116,30 @@ async fn a_machine_without_a_written_id_is_found_and_stopped() {
     assert!(live_machines(&bench.data).expect("listed").is_empty());
 }
 
+/// Goal: what a manager that died had ended is gone, not broken: nobody makes up for it. Method: the
+/// manager dies (its future is dropped) while the machine takes its time to stop.
+#[tokio::test]
+async fn a_machine_that_a_killed_manager_was_ending_is_gone_with_its_process() {
+    let bench = Bench::new();
+    let proxy = InstanceId::proxy(1);
+    let first = bench.manager("trap 'sleep 0.1; exit 0' TERM\nwhile :; do sleep 0.05; done");
+    let id = first.create(&request(proxy, "t")).await.expect("made");
+    let cut = tokio::time::timeout(Duration::from_millis(30), first.terminate(&id)).await;
+    assert!(cut.is_err(), "it was still stopping");
+    assert_eq!(first.list().await.expect("listed")[0].state, MachineState::Running);
+    drop(first);
+
+    let second = bench.manager(LASTING);
+    while !live_machines(&bench.data).expect("listed").is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(second.list().await.expect("listed").is_empty(), "no dead machine to replace");
+    let heir = second.create(&request(proxy, "t")).await.expect("the slot is free");
+    assert_ne!(heir, id);
+    second.terminate(&heir).await.expect("terminated");
+    assert!(bench.data.join("logs/proxy-1.log").exists());
+}
+
 /// Goal: a process id that another process has now is not taken for the machine, nor hit.
 /// Method: write the id of this test with a wrong start time into the record.
 #[tokio::test]
