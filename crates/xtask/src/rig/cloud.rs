@@ -67,10 +67,12 @@ pub(crate) struct Cloud {
 impl Cloud {
     /// Starts it and waits until calls can be made.
     pub(crate) fn start(rig: &Rig, plan: &Plan) -> Result<Self> {
-        let data = rig.folder.join(&plan.network);
-        let config = rig.folder.join(format!("{}.toml", plan.network));
+        // A network is used again with another number of workers; what it knew must not be.
+        let place = format!("{}-{}", plan.network, plan.workers);
+        let data = rig.folder.join(&place);
+        let config = rig.folder.join(format!("{place}.toml"));
         fs::write(&config, plan.configuration())?;
-        let log_path = rig.folder.join(format!("{}.log", plan.network));
+        let log_path = rig.folder.join(format!("{place}.log"));
         let log = fs::File::create(&log_path)?;
         let mut up = plan.others.command(&rig.program);
         up.arg("up").arg("--config").arg(&config).arg("--data").arg(&data);
