@@ -53,7 +53,7 @@ impl Stepped {
     ///
     /// The socket or the poller does not work.
     pub fn turn(&mut self, now: Instant, today: UnixMillis) -> io::Result<()> {
-        self.poller.wait(Some(self.worker.patience(now)), &mut self.intake.ready)?;
+        self.worker.rest(&self.poller, &mut self.intake, now)?;
         self.worker.turn(&mut self.intake, now, today)
     }
 }

@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ use sip_net::resolve::Resolver;
 use sip_net::stream::StreamEvent;
 use sip_net::udp::{PeerErrors, Receiver};
 use sip_transaction::{ClientId, Event, KeyedMap, Layer, Origin, ServerId, TwinKey};
-use store::{Query, Store, Ticket, UnixMillis};
+use store::{Query, Store, Ticket, UnixMillis, Waited};
 
 use crate::arrival::{self, Arrival, Source, literal_sent_by};
 use crate::balancers::Detours;
@@ -120,6 +121,8 @@ pub(crate) struct Worker {
     pub(crate) store_waits: VecDeque<(Instant, ContextId, u32)>,
     /// A query was submitted after the completions were taken last.
     has_asked: bool,
+    /// Messages are left in the socket.
+    has_more: bool,
     /// The store's counters have moved since they were shown last, or when they are looked at again.
     store_moved: bool,
     store_shown: Instant,
@@ -214,6 +217,7 @@ impl Worker {
             today: UnixMillis(clock::unix_millis()),
             store_waits: VecDeque::new(),
             has_asked: false,
+            has_more: false,
             store_moved: true,
             store_shown: clock::now(),
             alarms: BinaryHeap::new(),
@@ -231,7 +235,7 @@ impl Worker {
         let mut intake = Intake::default();
         self.watch(poller)?;
         while !self.control.is_stopping() {
-            poller.wait(Some(self.patience(clock::now())), &mut intake.ready)?;
+            self.rest(poller, &mut intake, clock::now())?;
             self.turn(&mut intake, clock::now(), UnixMillis(clock::unix_millis()))?;
         }
         self.store.close();
@@ -241,6 +245,21 @@ impl Worker {
     /// Has `poller` report what this loop takes.
     pub(crate) fn watch(&self, poller: &Poller) -> io::Result<()> {
         poller.add(&self.wire.udp, UDP_TOKEN)
+    }
+
+    /// Waits for something to do: in the store, if that is where its work is done.
+    pub(crate) fn rest(
+        &mut self,
+        poller: &Poller,
+        intake: &mut Intake,
+        now: Instant,
+    ) -> io::Result<()> {
+        let mut patience = self.patience(now);
+        if self.store.wait(Some(poller.as_fd()), patience) != Waited::Elsewhere {
+            self.has_asked = true;
+            patience = Duration::ZERO;
+        }
+        poller.wait(Some(patience), &mut intake.ready)
     }
 
     /// Everything that there is to do between two waits.
@@ -279,6 +298,7 @@ impl Worker {
                 break;
             }
         }
+        self.has_more = is_readable && !receiver.is_drained();
         self.take_prompt_completions();
         self.leave();
         self.world.counters.kernel_drops.set(receiver.kernel_drops());
@@ -289,8 +309,8 @@ impl Worker {
     }
 
     /// How long the loop may sleep.
-    pub(crate) fn patience(&self, now: Instant) -> Duration {
-        if self.has_asked {
+    fn patience(&self, now: Instant) -> Duration {
+        if self.has_asked || self.has_more {
             return Duration::ZERO;
         }
         let alarm = self.alarms.peek().map(|Reverse((at, _))| *at);

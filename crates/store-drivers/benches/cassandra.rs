@@ -67,7 +67,7 @@ fn filled(options: &CassandraOptions, count: usize) -> Vec<Client> {
     let replication = Replication { strategy: ReplicationStrategy::NetworkTopology, factor: 1 };
     cassandra::init(&options, &replication).expect("a node: scripts/cassandra up");
     let open = || {
-        let open = |wake| CassandraStore::open(options.clone(), wake);
+        let open = |_| CassandraStore::open(options.clone());
         Blocking::open(Duration::from_secs(20), open).expect("opened")
     };
     let handles_max = LOADS.iter().map(|(handles, _)| *handles).max().unwrap_or(1);

@@ -1,7 +1,8 @@
-//! Cassandra: the database that grows with the fleet. One handle is one thread with one session.
+//! Cassandra: the database that grows with the fleet. One handle is one session.
 //!
-//! The thread runs a small runtime of its own, since the cluster's driver is asynchronous; the
-//! caller submits and fetches as with every other store.
+//! The cluster's driver is asynchronous; its tasks run in a small runtime of their own on the thread
+//! that waits for their answers ([`Store::wait`]). A thread beside it would have to be woken for every
+//! query and to wake its caller for every answer, which costs more than the query itself.
 
 mod breaker;
 mod cluster;
@@ -15,15 +16,18 @@ mod statements;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::mpsc as std_mpsc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 use store::ledger::Ledger;
-use store::{Completion, Query, Store, StoreCounters, StoreHealth, Ticket, Wake};
+use store::{Completion, Query, Store, StoreCounters, StoreHealth, Ticket, Waited};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::task::JoinHandle;
 
 use crate::clock;
 use crate::error::OpenError;
@@ -42,57 +46,54 @@ pub struct CassandraStore {
     engine: Arc<Engine>,
     /// Completions fetched from the engine and not yet handed out.
     fetched: VecDeque<Done>,
+    /// Submitted since the last wait.
+    submitted: Vec<Job>,
     /// `None`: closed.
     jobs: Option<UnboundedSender<Job>>,
-    thread: Option<JoinHandle<()>>,
-    wake: Wake,
+    /// What the caller waits for besides.
+    other: Option<AsyncFd<OwnedFd>>,
+    running: JoinHandle<()>,
+    /// There until the handle is dropped.
+    runtime: Option<Runtime>,
 }
 
 impl CassandraStore {
-    /// Connects and starts the thread. Waits for the first connection, a few seconds at most.
+    /// Connects. Waits for the first connection, a few seconds at most.
     ///
     /// # Errors
     ///
     /// What only an operator can mend ([`OpenError`]). A cluster that does not answer right now is
     /// none: the handle says so in its health and serves as soon as it does.
-    pub fn open(options: CassandraOptions, wake: Wake) -> Result<Self, OpenError> {
-        let runtime = runtime()?;
+    pub fn open(options: CassandraOptions) -> Result<Self, OpenError> {
         let ledger = Ledger::new(options.queries_in_flight_max);
-        let engine = Arc::new(Engine::new(options, Arc::clone(&wake)));
+        let engine = Arc::new(Engine::new(options));
+        let opened = apart(|| {
+            let runtime = runtime()?;
+            runtime.block_on(engine.open())?;
+            Ok(runtime)
+        });
+        let runtime = opened.unwrap_or_else(|| Err(local(&"the driver failed inside")))?;
         let (jobs, queue) = mpsc::unbounded_channel();
-        let (opened, is_open) = std_mpsc::channel();
-        let running = Arc::clone(&engine);
-        let thread = thread::Builder::new()
-            .name("store-cassandra".to_owned())
-            .spawn(move || runtime.block_on(run(running, queue, opened)))
-            .map_err(|error| local(&error))?;
-        is_open.recv().unwrap_or_else(|_| Err(local(&"the driver failed inside")))?;
-        let (jobs, thread) = (Some(jobs), Some(thread));
-        Ok(Self { ledger, engine, fetched: VecDeque::new(), jobs, thread, wake })
+        let running = runtime.spawn(Arc::clone(&engine).run(queue));
+        let (submitted, jobs) = (Vec::new(), Some(jobs));
+        let fetched = VecDeque::new();
+        let (other, runtime) = (None, Some(runtime));
+        Ok(Self { ledger, engine, fetched, submitted, jobs, other, running, runtime })
     }
-}
 
-async fn run(
-    engine: Arc<Engine>,
-    queue: UnboundedReceiver<Job>,
-    opened: std_mpsc::Sender<Result<(), OpenError>>,
-) {
-    let result = engine.open().await;
-    let is_open = result.is_ok();
-    if opened.send(result).is_ok() && is_open {
-        engine.run(queue).await;
+    /// Hands what was submitted to the tasks: from inside the runtime, where it takes no system call.
+    fn hand_over(submitted: &mut Vec<Job>, jobs: &UnboundedSender<Job>) {
+        for job in submitted.drain(..) {
+            // The tasks take jobs until this end is dropped.
+            let _ = jobs.send(job);
+        }
     }
 }
 
 impl Store for CassandraStore {
     fn submit(&mut self, ticket: Ticket, query: Query) {
-        if !self.ledger.admit(ticket, &query) {
-            (self.wake)();
-            return;
-        }
-        if let Some(jobs) = &self.jobs {
-            // The thread takes jobs until this end is dropped.
-            let _ = jobs.send(Job { ticket, query, submitted_at: clock::now() });
+        if self.ledger.admit(ticket, &query) && self.jobs.is_some() {
+            self.submitted.push(Job { ticket, query, submitted_at: clock::now() });
         }
     }
 
@@ -108,6 +109,31 @@ impl Store for CassandraStore {
         Some(completion)
     }
 
+    fn wait(&mut self, other: Option<BorrowedFd<'_>>, patience: Duration) -> Waited {
+        let Self { engine, submitted, jobs, other: watched, runtime, .. } = self;
+        let Some(runtime) = runtime else { return Waited::Over };
+        runtime.block_on(async {
+            if let Some(jobs) = jobs {
+                Self::hand_over(submitted, jobs);
+            }
+            if watched.is_none()
+                && let Some(other) = other
+            {
+                *watched = register(other).inspect_err(|error| tracing::error!(%error)).ok();
+            }
+            tokio::select! {
+                biased;
+                () = engine.news() => {
+                    // Together with what has come meanwhile.
+                    tokio::task::yield_now().await;
+                    Waited::Ready
+                }
+                () = readable(watched.as_ref()) => Waited::Ready,
+                () = pause(patience) => Waited::Over,
+            }
+        })
+    }
+
     fn health(&self) -> StoreHealth {
         self.engine.health()
     }
@@ -118,10 +144,15 @@ impl Store for CassandraStore {
 
     fn close(&mut self) {
         self.ledger.close();
-        self.jobs = None;
-        if let Some(thread) = self.thread.take() {
-            // Each task delivers its completion even if it panics; here is nothing left to save.
-            let _ = thread.join();
+        let Self { submitted, jobs, running, runtime, .. } = self;
+        if let (Some(jobs), Some(runtime)) = (jobs.take(), runtime) {
+            let finish = async {
+                Self::hand_over(submitted, &jobs);
+                drop(jobs);
+                // Each task delivers its completion even if it panics; here is nothing left to save.
+                let _ = running.await;
+            };
+            apart(|| runtime.block_on(finish));
         }
     }
 }
@@ -129,6 +160,40 @@ impl Store for CassandraStore {
 impl Drop for CassandraStore {
     fn drop(&mut self) {
         self.close();
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Where a runtime may be entered: the caller may be a task of another one. `None`: it panicked.
+fn apart<T: Send>(act: impl FnOnce() -> T + Send) -> Option<T> {
+    thread::scope(|scope| scope.spawn(act).join()).ok()
+}
+
+#[expect(deprecated, reason = "what its unsafe heir has the caller promise, an OwnedFd keeps")]
+fn register(other: BorrowedFd<'_>) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(other.try_clone_to_owned()?, Interest::READABLE)
+}
+
+/// Until the caller's own descriptor becomes readable. What is readable already is the caller's to know.
+async fn readable(watched: Option<&AsyncFd<OwnedFd>>) {
+    match watched {
+        Some(watched) => {
+            if let Ok(mut ready) = watched.readable().await {
+                ready.clear_ready();
+            }
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Without patience the tasks and their sockets get one turn all the same.
+async fn pause(patience: Duration) {
+    if patience.is_zero() {
+        tokio::task::yield_now().await;
+    } else {
+        tokio::time::sleep(patience).await;
     }
 }
 

@@ -4,13 +4,14 @@
 //! changed or removed elsewhere is believed until its lifetime is over, which is the price.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use store::limits::QUERIES_IN_FLIGHT_MAX;
 use store::{
     Answer, Completion, Credential, CredentialKey, Query, Store, StoreCounters, StoreError,
-    StoreHealth, Ticket, Wake,
+    StoreHealth, Ticket, Waited,
 };
 
 use crate::clock;
@@ -41,7 +42,6 @@ pub struct CredentialCache<S: Store> {
     hits: u64,
     joined: u64,
     is_closed: bool,
-    wake: Wake,
     clock: Clock,
 }
 
@@ -59,13 +59,12 @@ struct Asked {
 }
 
 impl<S: Store> CredentialCache<S> {
-    /// `wake` is the one that the store was given.
-    pub fn new(store: S, options: CacheOptions, wake: Wake) -> Self {
-        Self::with_clock(store, options, wake, Arc::new(clock::now))
+    pub fn new(store: S, options: CacheOptions) -> Self {
+        Self::with_clock(store, options, Arc::new(clock::now))
     }
 
     /// For tests that move the time.
-    pub fn with_clock(store: S, options: CacheOptions, wake: Wake, clock: Clock) -> Self {
+    pub fn with_clock(store: S, options: CacheOptions, clock: Clock) -> Self {
         Self {
             store,
             options,
@@ -78,7 +77,6 @@ impl<S: Store> CredentialCache<S> {
             hits: 0,
             joined: 0,
             is_closed: false,
-            wake,
             clock,
         }
     }
@@ -118,7 +116,6 @@ impl<S: Store> CredentialCache<S> {
 
     fn complete_at_once(&mut self, ticket: Ticket, result: Result<Answer, StoreError>) {
         self.ready.push_back(Completion { ticket, result });
-        (self.wake)();
     }
 
     /// Forgets what is about to change.
@@ -183,6 +180,10 @@ impl<S: Store> Store for CredentialCache<S> {
         Some(completion)
     }
 
+    fn wait(&mut self, other: Option<BorrowedFd<'_>>, patience: Duration) -> Waited {
+        self.store.wait(other, patience)
+    }
+
     fn health(&self) -> StoreHealth {
         self.store.health()
     }
@@ -208,7 +209,7 @@ mod tests {
     use std::sync::Mutex;
 
     use store::contract::{self, Fixture};
-    use store::{MemoryStore, QueryKind};
+    use store::{MemoryStore, QueryKind, Wake};
 
     use super::*;
 
@@ -219,7 +220,7 @@ mod tests {
     impl Fixture for Cached {
         fn open(&self, wake: Wake) -> Box<dyn Store> {
             let options = CacheOptions { lifetime: LIFETIME, credentials_max: 10 };
-            Box::new(CredentialCache::new(self.0.handle(Arc::clone(&wake)), options, wake))
+            Box::new(CredentialCache::new(self.0.handle(wake), options))
         }
     }
 
@@ -280,10 +281,10 @@ mod tests {
             let now = Arc::new(Mutex::new(clock::now()));
             let reading = Arc::clone(&now);
             let wake: Wake = Arc::new(|| ());
-            let store = Slow { inner: MemoryStore::new(Arc::clone(&wake)), held: Vec::new() };
+            let store = Slow { inner: MemoryStore::new(wake), held: Vec::new() };
             let options = CacheOptions { lifetime: LIFETIME, credentials_max: 2 };
             let clock: Clock = Arc::new(move || *reading.lock().expect("not poisoned"));
-            let cache = CredentialCache::with_clock(store, options, wake, clock);
+            let cache = CredentialCache::with_clock(store, options, clock);
             let mut bench = Self { cache, now, last_ticket: 0 };
             for user in ["a", "b", "c"] {
                 bench.put(user, "secret");

@@ -6,7 +6,8 @@
 //!
 //! # Invariants
 //!
-//! - Nothing of a database runs on a caller's thread but [`open`] and `close`.
+//! - Nothing of a database keeps the caller's thread but [`open`], `close` and [`Store::wait`], in which
+//!   the caller wants to wait.
 //! - Every ticket gets exactly one completion: from a locked, missing or damaged file too, and when
 //!   the handle is closed.
 //! - A file that was locked, missing or replaced is served again without a restart.
@@ -16,7 +17,7 @@
 //!
 //! `sqlite` (the handle) → `sqlite/lane` (the threads) → `sqlite/statements` (the queries) →
 //! `sqlite/file` and `sqlite/schema.sql` (the file) → `temporary` (the same file in memory) →
-//! `cassandra` (the handle) → `cassandra/engine` (its thread) → `cassandra/statements` and
+//! `cassandra` (the handle) → `cassandra/engine` (its tasks) → `cassandra/statements` and
 //! `cassandra/schema.cql` (the queries, the tables) → `credential_cache` (before any of them) →
 //! `lease` (which manager leads; `sqlite/lease`, `cassandra/lease`) → `admin` and `copy` (for the command line).
 
@@ -30,9 +31,13 @@ pub mod lease;
 pub mod sqlite;
 pub mod temporary;
 
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use store::{Completion, MemoryStore, Query, Store, StoreCounters, StoreHealth, Ticket, Wake};
+use store::{
+    Completion, MemoryStore, Query, Store, StoreCounters, StoreHealth, Ticket, Waited, Wake,
+};
 
 pub use cassandra::{CassandraOptions, CassandraStore};
 pub use credential_cache::{CacheOptions, CredentialCache};
@@ -80,7 +85,7 @@ pub fn open(location: &StoreLocation, wake: Wake) -> Result<Driver, OpenError> {
             Driver::Sqlite(SqliteStore::open(path, wake, options.clone())?)
         }
         StoreLocation::Cassandra(options) => {
-            Driver::Cassandra(CassandraStore::open(options.clone(), wake)?)
+            Driver::Cassandra(CassandraStore::open(options.clone())?)
         }
     })
 }
@@ -106,6 +111,14 @@ impl Store for Driver {
             Self::Memory(store) => store.poll_completion(),
             Self::Sqlite(store) => store.poll_completion(),
             Self::Cassandra(store) => store.poll_completion(),
+        }
+    }
+
+    fn wait(&mut self, other: Option<BorrowedFd<'_>>, patience: Duration) -> Waited {
+        match self {
+            Self::Memory(store) => store.wait(other, patience),
+            Self::Sqlite(store) => store.wait(other, patience),
+            Self::Cassandra(store) => store.wait(other, patience),
         }
     }
 

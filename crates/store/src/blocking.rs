@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::error::StoreError;
-use crate::query::{Answer, Completion, Query, Store, Ticket, Wake};
+use crate::query::{Answer, Completion, Query, Store, Ticket, Waited, Wake};
 
 /// A store whose caller waits.
 pub struct Blocking<S: Store> {
@@ -119,7 +119,11 @@ impl<S: Store> Blocking<S> {
             if let Some(completion) = self.store.poll_completion() {
                 return Some(completion);
             }
-            if !self.bell.wait(self.patience) {
+            let is_ready = match self.store.wait(None, self.patience) {
+                Waited::Elsewhere => self.bell.wait(self.patience),
+                waited => waited == Waited::Ready,
+            };
+            if !is_ready {
                 return self.store.poll_completion();
             }
         }

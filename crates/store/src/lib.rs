@@ -45,4 +45,4 @@ pub use health::{Latencies, QueryKind, StoreCounters, StoreHealth};
 pub use lease::{LeaseRow, LeaseStore, MemoryLease, Swapped};
 pub use location::{Aor, Binding, BindingId, BindingKey, Registration, UnixMillis};
 pub use memory::MemoryStore;
-pub use query::{Answer, Completion, Query, Store, Ticket, Wake};
+pub use query::{Answer, Completion, Query, Store, Ticket, Waited, Wake};

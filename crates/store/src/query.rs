@@ -1,6 +1,8 @@
 //! The seam: a query is submitted, its completion arrives later. Nothing waits.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::credential::{Credential, CredentialKey};
 use crate::error::StoreError;
@@ -90,6 +92,17 @@ pub struct Completion {
     pub result: Result<Answer, StoreError>,
 }
 
+/// How a wait inside a store ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// It did not begin: this store answers at once or works on threads of its own.
+    Elsewhere,
+    /// There may be completions, or the caller's own descriptor is readable.
+    Ready,
+    /// The caller's patience is over.
+    Over,
+}
+
 /// A handle on the location service and the credentials (RFC 3261 §10, §16.5, §22).
 ///
 /// Every ticket gets exactly one completion. Queries in flight at the same time have no order: who
@@ -105,6 +118,15 @@ pub trait Store: Send {
 
     /// The next completion, in no particular order; `None` until the next wake-up or `submit`.
     fn poll_completion(&mut self) -> Option<Completion>;
+
+    /// Works on the caller's thread until there are completions, `other` is readable or `patience` is
+    /// over. Where this is not [`Waited::Elsewhere`], the store works only in here, and its caller waits
+    /// nowhere else. An event loop hands over what it waits for as `other`, drains that afterwards, and
+    /// comes with no patience while something is left in it.
+    fn wait(&mut self, other: Option<BorrowedFd<'_>>, patience: Duration) -> Waited {
+        let _ = (other, patience);
+        Waited::Elsewhere
+    }
 
     /// Whether the database answers.
     fn health(&self) -> StoreHealth;
@@ -125,6 +147,10 @@ impl<S: Store + ?Sized> Store for Box<S> {
 
     fn poll_completion(&mut self) -> Option<Completion> {
         (**self).poll_completion()
+    }
+
+    fn wait(&mut self, other: Option<BorrowedFd<'_>>, patience: Duration) -> Waited {
+        (**self).wait(other, patience)
     }
 
     fn health(&self) -> StoreHealth {

@@ -167,10 +167,10 @@ impl Role {
                 let location = config::location(&configuration.store);
                 let cache = config::cache(&configuration.store);
                 let open = move |wake: store::Wake| {
-                    let driver = store_drivers::open(&location, Arc::clone(&wake))
-                        .map_err(std::io::Error::other)?;
+                    let driver =
+                        store_drivers::open(&location, wake).map_err(std::io::Error::other)?;
                     let store: Box<dyn store::Store> = match cache {
-                        Some(cache) => Box::new(CredentialCache::new(driver, cache, wake)),
+                        Some(cache) => Box::new(CredentialCache::new(driver, cache)),
                         None => Box::new(driver),
                     };
                     Ok(store)

@@ -10,7 +10,7 @@ use std::time::Duration;
 use fleet::Tier;
 use node_api::wire::{Event, EventKind, FleetStatus};
 
-use crate::cloud::{Cloud, Data, PATIENCE, eventually, instances, kill, pids, tier};
+use crate::cloud::{Cloud, Data, PATIENCE, instances, kill, pids, tier};
 use crate::load::{self, CALLERS};
 
 const WITHIN: Duration = Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! The thread behind a handle: carries out queries, repeats what failed, finds the cluster again.
+//! The tasks behind a handle: carry out queries, repeat what failed, find the cluster again.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use store::{Answer, Completion, Query, QueryKind, StoreError, StoreHealth, Ticket, Wake};
+use store::{Answer, Completion, Query, QueryKind, StoreError, StoreHealth, Ticket};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::sync::{Notify, Semaphore};
 
@@ -46,7 +46,7 @@ pub(super) struct Done {
     pub(super) completion: Completion,
 }
 
-/// What the thread and the handle share.
+/// What the tasks and the handle share.
 pub(super) struct Engine {
     options: CassandraOptions,
     done: Mutex<VecDeque<Done>>,
@@ -56,11 +56,12 @@ pub(super) struct Engine {
     trouble: Notify,
     gate: Semaphore,
     requests: AtomicU64,
-    wake: Wake,
+    /// There are completions, or the health has changed.
+    news: Notify,
 }
 
 impl Engine {
-    pub(super) fn new(options: CassandraOptions, wake: Wake) -> Self {
+    pub(super) fn new(options: CassandraOptions) -> Self {
         Self {
             options,
             done: Mutex::default(),
@@ -69,13 +70,18 @@ impl Engine {
             trouble: Notify::new(),
             gate: Semaphore::new(CONCURRENCY),
             requests: AtomicU64::new(0),
-            wake,
+            news: Notify::new(),
         }
     }
 
     /// Moves what is done into `fetched`, which is empty.
     pub(super) fn fetch(&self, fetched: &mut VecDeque<Done>) {
         mem::swap(&mut *lock(&self.done), fetched);
+    }
+
+    /// Completions since the last time, or another health.
+    pub(super) async fn news(&self) {
+        self.news.notified().await;
     }
 
     pub(super) fn health(&self) -> StoreHealth {
@@ -239,7 +245,7 @@ impl Engine {
     fn tell_outage(&self, detail: &str) {
         tracing::warn!(detail, "the store does not answer");
         // Who waits for nothing learns of the new health.
-        (self.wake)();
+        self.news.notify_one();
     }
 }
 
@@ -261,7 +267,7 @@ impl Drop for Owed<'_> {
             completion: Completion { ticket: self.job.ticket, result },
         };
         lock(&self.engine.done).push_back(done);
-        (self.engine.wake)();
+        self.engine.news.notify_one();
     }
 }
 

@@ -126,7 +126,7 @@ impl LeaseFixture for Keyspace {
 type Client = Blocking<CassandraStore>;
 
 fn open(options: CassandraOptions) -> Result<Client, OpenError> {
-    Blocking::open(Duration::from_secs(20), |wake| CassandraStore::open(options, wake))
+    Blocking::open(Duration::from_secs(20), |_| CassandraStore::open(options))
 }
 
 fn read(client: &mut Client, number: u64) -> Vec<Binding> {
