@@ -74,37 +74,59 @@ impl Stamps {
 /// How many INVITEs are remembered that were passed on; beyond it the oldest are forgotten.
 const PASSED_ON_MAX: usize = 20_000;
 
+/// How many late copies of an INVITE go after it that another proxy has passed on: ways of different
+/// generations may lead in a circle, where one copy would never come to rest.
+const FOLLOWS_MAX: u8 = 8;
+
 /// Where INVITEs were passed on to, and by which generation. A copy that was overtaken by its own
 /// repetition comes by an older one, and would begin the call a second time.
 #[derive(Debug, Default)]
 pub(crate) struct PassedOn {
-    stops: KeyedMap<ServerKey, (SocketAddr, GenerationNumber)>,
+    stops: KeyedMap<ServerKey, Stop>,
     /// Until when each is remembered.
     order: VecDeque<(Instant, ServerKey)>,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Stop {
+    to: SocketAddr,
+    stamp: GenerationNumber,
+    /// How many copies that another proxy has passed on may still go there.
+    follows_left: u8,
+}
+
 impl PassedOn {
     fn note(&mut self, until: Instant, key: ServerKey, to: SocketAddr, stamp: GenerationNumber) {
-        if self.stops.insert(key, (to, stamp)).is_none() {
-            self.order.push_back((until, key));
+        match self.stops.get_mut(&key) {
+            Some(stop) if stop.stamp > stamp => {}
+            Some(stop) => (stop.to, stop.stamp) = (to, stamp),
+            None => {
+                self.stops.insert(key, Stop { to, stamp, follows_left: FOLLOWS_MAX });
+                self.order.push_back((until, key));
+            }
         }
         if self.order.len() > PASSED_ON_MAX {
             self.forget_oldest();
         }
     }
 
-    /// Where a copy went that came by a newer generation than `stamp`.
+    /// Where a copy went that came by a newer generation than `stamp`. What comes straight from its
+    /// balancer may follow it each time, what another proxy has passed on so often only.
     fn stop(
         &mut self,
         now: Instant,
         key: ServerKey,
         stamp: GenerationNumber,
+        is_straight: bool,
     ) -> Option<SocketAddr> {
         while self.order.front().is_some_and(|(until, _)| *until <= now) {
             self.forget_oldest();
         }
-        let (to, newer) = self.stops.get(&key)?;
-        (stamp < *newer).then_some(*to)
+        let stop = self.stops.get_mut(&key).filter(|stop| stamp < stop.stamp)?;
+        if !is_straight {
+            stop.follows_left = stop.follows_left.checked_sub(1)?;
+        }
+        Some(stop.to)
     }
 
     fn forget_oldest(&mut self) {
@@ -147,8 +169,8 @@ impl Worker {
         true
     }
 
-    /// The same for what would begin something. An INVITE that comes straight from its balancer goes
-    /// after a copy of it that was passed on before, although it was sent earlier.
+    /// The same for what would begin something. An INVITE goes after a copy of it that was passed on
+    /// before, although it was sent earlier.
     pub(crate) fn hand_on_new(
         &mut self,
         request: &OwnedMessage,
@@ -156,19 +178,18 @@ impl Worker {
         key: ServerKey,
     ) -> bool {
         let handover = arrival.handover.filter(|_| request.view().method() == Some(Method::Invite));
-        if let Some(Handover { stamp, next: Next::On(to) }) = handover {
-            let until = self.now + 64 * self.world.config.timing.t1;
-            self.passed_on.note(until, key, to, stamp);
+        if let Some(Handover { stamp, next }) = handover {
+            let stop = self.passed_on.stop(self.now, key, stamp, arrival.is_straight);
+            if let Some(to) = stop {
+                self.pass_to(request, to);
+                return true;
+            }
+            if let Next::On(to) = next {
+                let until = self.now + 64 * self.world.config.timing.t1;
+                self.passed_on.note(until, key, to, stamp);
+            }
         }
-        if self.hand_on(request, arrival, Unmatched::New) {
-            return true;
-        }
-        let Some(Handover { stamp, .. }) = handover.filter(|_| arrival.is_straight) else {
-            return false;
-        };
-        let Some(to) = self.passed_on.stop(self.now, key, stamp) else { return false };
-        self.pass_to(request, to);
-        true
+        self.hand_on(request, arrival, Unmatched::New)
     }
 
     fn pass_to(&mut self, request: &OwnedMessage, to: SocketAddr) {

@@ -180,6 +180,18 @@ fn an_invite_that_its_repetition_has_overtaken_goes_after_it() {
     bed.stop();
 }
 
+/// The same when the copy was late between two proxies: it ends where its repetition was passed on.
+#[test]
+fn a_copy_that_was_late_between_proxies_goes_after_its_repetition() {
+    let mut bed = Bed::new(54, 3);
+    let (invite, _) = bed.ring(&Stops(&[1], 2, &[]));
+    bed.send(0, &A_THEN_B, &invite);
+    let again = bed.caller.expect("180");
+    assert!(again.contains("tag=callee"), "the last response, not another call: {again}");
+    assert_eq!((bed.begun(0), bed.begun(1), bed.begun(2)), (0, 0, 2));
+    bed.stop();
+}
+
 #[test]
 fn what_the_earlier_owner_does_not_know_goes_on_unchanged() {
     let mut bed = Bed::new(42, 2);
