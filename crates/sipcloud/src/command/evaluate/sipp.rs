@@ -25,6 +25,8 @@ const CONTROL_PORT: u16 = 8010;
 /// Calls that live at once: by default so few that a slow answer holds back new calls; more than a
 /// shell's limit of open files (1,024) SIPp does not take.
 const CALLS_MAX: &str = "1000";
+/// Of each socket's buffers; the kernel gives no more than its own limit.
+const SOCKET_BYTES: &str = "4194304";
 /// Failed calls that are told one by one.
 const FAILURES_MAX: usize = 100_000;
 /// Why a call failed, by SIPp's name of its counter.
@@ -214,8 +216,11 @@ impl Sipp {
     }
 }
 
+/// With sockets that hold what comes while it is busy; by itself it asks for room for a hundred messages.
 fn sipp() -> Command {
-    Command::new("sipp")
+    let mut command = Command::new("sipp");
+    command.args(["-buff_size", SOCKET_BYTES]);
+    command
 }
 
 fn text(path: &std::path::Path) -> String {
