@@ -11,7 +11,7 @@ use crate::rig::database::Database;
 use crate::rig::element::{self, Element, Nothing, Round};
 use crate::rig::kamailio::Kamailio;
 use crate::rig::process::{Place, now};
-use crate::rig::{Options, Rig};
+use crate::rig::{Cores, Options, Rig};
 
 /// Messages that each forwarder takes per round and kind of burst.
 const MESSAGES_PER_ROUND: u32 = 24_000;
@@ -34,6 +34,10 @@ pub(crate) struct Plan {
     /// One part alone.
     #[arg(long)]
     only: Option<Part>,
+    /// Proxies with one worker on a core of their own, everything else on the others: as on machines of
+    /// their own. In a table beside the other ones.
+    #[arg(long, conflicts_with = "only")]
+    own_core: bool,
     #[command(flatten)]
     options: Options,
 }
@@ -55,6 +59,11 @@ impl Plan {
 pub(crate) fn run(plan: Plan) -> Result<()> {
     let plan = if plan.options.quick { plan.quick() } else { plan };
     let rig = Rig::new(&plan.options)?;
+    if plan.own_core {
+        let cores = Cores::split()?;
+        let text = proxies(&rig, &plan, 1, (&cores.element(), &cores.others()))?;
+        return rig.tell("performance.md", "bench --own-core", &text);
+    }
     let mut text = String::new();
     if plan.only != Some(Part::Proxy) {
         for workers in &plan.workers {
@@ -63,7 +72,7 @@ pub(crate) fn run(plan: Plan) -> Result<()> {
     }
     if plan.only != Some(Part::Balancer) {
         for workers in &plan.workers {
-            text += &proxies(&rig, &plan, *workers)?;
+            text += &proxies(&rig, &plan, *workers, (&Place::Anywhere, &Place::Anywhere))?;
         }
     }
     rig.tell("performance.md", "bench", &text)
@@ -78,18 +87,27 @@ fn balancers(rig: &Rig, plan: &Plan, workers: u16) -> Result<String> {
     table::balancers(&lines, workers)
 }
 
-/// Our proxy over each store, and Kamailio, all running, one under load at a time.
-fn proxies(rig: &Rig, plan: &Plan, workers: u16) -> Result<String> {
-    let _callees = Callees::start(&rig.program, &Place::Anywhere, &[])?;
-    let database = rig.database(&plan.options, &Place::Anywhere)?;
-    let mut elements: Vec<Box<dyn Element>> = vec![
-        Box::new(Kamailio::start(&rig.folder, workers, &Place::Anywhere)?),
-        Box::new(Nothing::new()?),
-    ];
+/// Our proxy over each store, and Kamailio, all running, one under load at a time; the elements at one
+/// place and the rest at another.
+fn proxies(
+    rig: &Rig,
+    plan: &Plan,
+    workers: u16,
+    (place, others): (&Place, &Place),
+) -> Result<String> {
+    let _callees = Callees::start(&rig.program, others, &[])?;
+    let database = rig.database(&plan.options, others)?;
+    let mut elements: Vec<Box<dyn Element>> =
+        vec![Box::new(Kamailio::start(&rig.folder, workers, place)?), Box::new(Nothing::new()?)];
     for (number, (name, store)) in stores(plan.options.with_cassandra(), workers).iter().enumerate()
     {
         eprintln!("bench: starting {name}");
-        let cloud = Cloud::start(rig, &CloudPlan::new(name, number, store, workers))?;
+        let cloud = CloudPlan {
+            proxy: place.clone(),
+            others: others.clone(),
+            ..CloudPlan::new(name, number, store, workers)
+        };
+        let cloud = Cloud::start(rig, &cloud)?;
         cloud.add_users()?;
         elements.push(Box::new(cloud));
     }
@@ -97,7 +115,7 @@ fn proxies(rig: &Rig, plan: &Plan, workers: u16) -> Result<String> {
         element.register(CALLEE_ADDRESS.parse()?)?;
     }
     let database = database.as_ref().map_or_else(Vec::new, Database::processes);
-    let rounds = in_turns(rig, plan, workers, &elements, &database)?;
+    let rounds = in_turns(rig, plan, (workers, others), &elements, &database)?;
     let names: Vec<&str> = elements.iter().map(|element| element.name()).collect();
     Ok(table::proxies(&names, &plan.rates, &rounds, workers))
 }
@@ -122,7 +140,7 @@ fn stores(with_cassandra: bool, workers: u16) -> Vec<(&'static str, String)> {
 fn in_turns(
     rig: &Rig,
     plan: &Plan,
-    workers: u16,
+    (workers, callers): (u16, &Place),
     elements: &[Box<dyn Element>],
     database: &[u32],
 ) -> Result<Vec<Vec<Vec<Round>>>> {
@@ -136,9 +154,11 @@ fn in_turns(
             for (element, done) in elements.iter().zip(&mut at_rate) {
                 let order = Order {
                     is_challenged: element.challenges(),
+                    place: callers.clone(),
                     ..Order::new(element.targets(), *rate, plan.seconds)
                 };
-                let figures = element::measure(rig, element.as_ref(), database, &order)?;
+                let asked = if element.has_database() { database } else { &[] };
+                let figures = element::measure(rig, element.as_ref(), asked, &order)?;
                 if round > 0 {
                     eprintln!(
                         "bench: {rate} cps, {workers} workers, round {round}: {}: {figures}",

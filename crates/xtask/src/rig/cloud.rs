@@ -62,6 +62,7 @@ pub(crate) struct Cloud {
     program: PathBuf,
     data: PathBuf,
     targets: Vec<SocketAddr>,
+    has_database: bool,
 }
 
 impl Cloud {
@@ -81,8 +82,9 @@ impl Cloud {
         let targets = workers.map(|port| format!("{}.20.1:{port}", plan.network).parse());
         let targets = targets.collect::<Result<_, _>>()?;
         let (name, network) = (plan.name.clone(), plan.network.clone());
-        let mut cloud =
-            Self { name, network, process, program: rig.program.clone(), data, targets };
+        let program = rig.program.clone();
+        let has_database = plan.store.contains("cassandra");
+        let mut cloud = Self { name, network, process, program, data, targets, has_database };
         cloud.wait_until_ready().with_context(|| {
             let log = fs::read_to_string(&log_path).unwrap_or_default();
             format!("{} does not come up: {log}", plan.name)
@@ -172,5 +174,9 @@ impl Element for Cloud {
         let (aor, contact) = (format!("{CALLEE}@{DOMAIN}"), format!("sip:{CALLEE}@{callee}"));
         let mut add = self.command(&["registration", "add", &aor, &contact, "--direct"]);
         process::run(&mut add, COMMAND_TIME_MAX).map(drop)
+    }
+
+    fn has_database(&self) -> bool {
+        self.has_database
     }
 }

@@ -23,6 +23,10 @@ pub(crate) trait Element {
     fn challenges(&self) -> bool {
         true
     }
+    /// Whether the database works for it.
+    fn has_database(&self) -> bool {
+        false
+    }
 }
 
 /// Nothing between callers and callees: what the two cost by themselves.
