@@ -124,7 +124,8 @@ fn step_of(event: &Event) -> Option<String> {
 /// nothing is left over.
 ///
 /// Method: the journal is read all the time; whoever leads is killed right behind each line that says
-/// something new. Where two lines were written before the first was read, it is behind the second.
+/// something new. Where two lines were written before the first was read, it is behind the second; and
+/// what a leader had done and not yet told when it died is no step of the journal at all.
 #[test]
 fn a_standby_finishes_what_a_killed_leader_began() {
     let data = Data::claim(162).with_users(&CALLERS);
@@ -150,13 +151,16 @@ fn a_standby_finishes_what_a_killed_leader_began() {
         killer.join().expect("the killer")
     });
     println!("{struck:?}");
-    for step in ["decided", "created", "published", "told to drain", "draining", "terminated"] {
-        let mut tried = struck.behind.iter().chain(&struck.passed);
-        assert!(tried.any(|it| it.starts_with(step)), "{step}: {struck:?}");
+    let growth =
+        ["decided Some(2)", "created", "ready", "in service", "published proxy-1, proxy-2"];
+    let drain = ["decided Some(1)", "told to drain", "draining", "published proxy-1 owns"];
+    for steps in [&growth[..], &drain[..]] {
+        let is_of = |struck: &String| steps.iter().any(|step| struck.starts_with(step));
+        assert!(struck.behind.iter().any(is_of), "{steps:?}: {struck:?}");
     }
     let fleet = cloud.wait("a leader", PATIENCE, |fleet| fleet.manager.leads);
     let kills = struck.behind.len() as u64;
-    assert!(kills >= 6, "{struck:?}");
+    assert!(kills >= 4, "{struck:?}");
     assert!(fleet.manager.fence >= first.fence + kills, "{:?}", fleet.manager);
 
     let events = cloud.events();
