@@ -26,8 +26,7 @@ use store::{Completion, Query, Store, StoreCounters, StoreHealth, Ticket, Waited
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc::{self, UnboundedSender};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use crate::clock;
 use crate::error::OpenError;
@@ -48,11 +47,10 @@ pub struct CassandraStore {
     fetched: VecDeque<Done>,
     /// Submitted since the last wait.
     submitted: Vec<Job>,
-    /// `None`: closed.
-    jobs: Option<UnboundedSender<Job>>,
+    /// Queries on their way.
+    tasks: JoinSet<()>,
     /// What the caller waits for besides.
     other: Option<AsyncFd<OwnedFd>>,
-    running: JoinHandle<()>,
     /// There until the handle is dropped.
     runtime: Option<Runtime>,
 }
@@ -73,26 +71,23 @@ impl CassandraStore {
             Ok(runtime)
         });
         let runtime = opened.unwrap_or_else(|| Err(local(&"the driver failed inside")))?;
-        let (jobs, queue) = mpsc::unbounded_channel();
-        let running = runtime.spawn(Arc::clone(&engine).run(queue));
-        let (submitted, jobs) = (Vec::new(), Some(jobs));
-        let fetched = VecDeque::new();
+        runtime.spawn(Arc::clone(&engine).supervise());
+        let (fetched, submitted, tasks) = (VecDeque::new(), Vec::new(), JoinSet::new());
         let (other, runtime) = (None, Some(runtime));
-        Ok(Self { ledger, engine, fetched, submitted, jobs, other, running, runtime })
+        Ok(Self { ledger, engine, fetched, submitted, tasks, other, runtime })
     }
 
-    /// Hands what was submitted to the tasks: from inside the runtime, where it takes no system call.
-    fn hand_over(submitted: &mut Vec<Job>, jobs: &UnboundedSender<Job>) {
+    /// Begins what was submitted: from inside the runtime, where it takes no system call.
+    fn begin(submitted: &mut Vec<Job>, tasks: &mut JoinSet<()>, engine: &Arc<Engine>) {
         for job in submitted.drain(..) {
-            // The tasks take jobs until this end is dropped.
-            let _ = jobs.send(job);
+            tasks.spawn(Arc::clone(engine).serve(job));
         }
     }
 }
 
 impl Store for CassandraStore {
     fn submit(&mut self, ticket: Ticket, query: Query) {
-        if self.ledger.admit(ticket, &query) && self.jobs.is_some() {
+        if self.ledger.admit(ticket, &query) {
             self.submitted.push(Job { ticket, query, submitted_at: clock::now() });
         }
     }
@@ -110,12 +105,11 @@ impl Store for CassandraStore {
     }
 
     fn wait(&mut self, other: Option<BorrowedFd<'_>>, patience: Duration) -> Waited {
-        let Self { engine, submitted, jobs, other: watched, runtime, .. } = self;
+        let Self { engine, submitted, tasks, other: watched, runtime, .. } = self;
         let Some(runtime) = runtime else { return Waited::Over };
         runtime.block_on(async {
-            if let Some(jobs) = jobs {
-                Self::hand_over(submitted, jobs);
-            }
+            while tasks.try_join_next().is_some() {}
+            Self::begin(submitted, tasks, engine);
             if watched.is_none()
                 && let Some(other) = other
             {
@@ -144,16 +138,14 @@ impl Store for CassandraStore {
 
     fn close(&mut self) {
         self.ledger.close();
-        let Self { submitted, jobs, running, runtime, .. } = self;
-        if let (Some(jobs), Some(runtime)) = (jobs.take(), runtime) {
-            let finish = async {
-                Self::hand_over(submitted, &jobs);
-                drop(jobs);
-                // Each task delivers its completion even if it panics; here is nothing left to save.
-                let _ = running.await;
-            };
-            apart(|| runtime.block_on(finish));
-        }
+        let Self { engine, submitted, tasks, runtime, .. } = self;
+        let Some(runtime) = runtime else { return };
+        let finish = async {
+            Self::begin(submitted, tasks, engine);
+            // Each task delivers its completion even if it panics; here is nothing left to save.
+            while tasks.join_next().await.is_some() {}
+        };
+        apart(|| runtime.block_on(finish));
     }
 }
 

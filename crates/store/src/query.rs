@@ -116,7 +116,7 @@ pub trait Store: Send {
     /// [`QUERIES_IN_FLIGHT_MAX`]: crate::limits::QUERIES_IN_FLIGHT_MAX
     fn submit(&mut self, ticket: Ticket, query: Query);
 
-    /// The next completion, in no particular order; `None` until the next wake-up or `submit`.
+    /// The next completion, in no particular order; `None` until the next wake-up, `wait` or `submit`.
     fn poll_completion(&mut self) -> Option<Completion>;
 
     /// Works on the caller's thread until there are completions, `other` is readable or `patience` is

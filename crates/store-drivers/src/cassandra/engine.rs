@@ -1,14 +1,12 @@
 //! The tasks behind a handle: carry out queries, repeat what failed, find the cluster again.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use store::{Answer, Completion, Query, QueryKind, StoreError, StoreHealth, Ticket};
-use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::sync::{Notify, Semaphore};
 
 use super::breaker::Breaker;
@@ -106,24 +104,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Carries out what is submitted until the handle is closed and the last query has its answer.
-    pub(super) async fn run(self: Arc<Self>, mut jobs: UnboundedReceiver<Job>) {
-        let supervisor = tokio::spawn(Arc::clone(&self).supervise());
-        let (is_busy, mut all_done) = mpsc::channel::<Infallible>(1);
-        while let Some(job) = jobs.recv().await {
-            let (engine, is_busy) = (Arc::clone(&self), is_busy.clone());
-            tokio::spawn(async move {
-                engine.serve(job).await;
-                drop(is_busy);
-            });
-        }
-        drop(is_busy);
-        all_done.recv().await;
-        supervisor.abort();
-    }
-
-    async fn serve(&self, job: Job) {
-        let mut owed = Owed { engine: self, job: &job, result: None };
+    /// Carries out one query.
+    pub(super) async fn serve(self: Arc<Self>, job: Job) {
+        let mut owed = Owed { engine: &self, job: &job, result: None };
         owed.result = Some(self.answer(&job).await);
     }
 
@@ -177,7 +160,7 @@ impl Engine {
 
     /// Asks now and then, and connects anew while nothing answers. The driver's own attempts on a
     /// node that was away come up to ten seconds apart, which is too long when it was the last one.
-    async fn supervise(self: Arc<Self>) {
+    pub(super) async fn supervise(self: Arc<Self>) {
         loop {
             let is_serving = lock(&self.breaker).open().is_none();
             let pause = if is_serving { PROBE_INTERVAL } else { RECONNECT_INTERVAL };
